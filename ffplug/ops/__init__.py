@@ -1,0 +1,23 @@
+"""Operators with one definition and several backends; see :mod:`ffplug.ops.contract`."""
+
+from ffplug.ops.contract import Op, register_op, requested_backend
+from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
+from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
+from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, forward_warp_flow
+
+__all__ = [
+    "BackwardWarp",
+    "ConvexUpsample",
+    "CorrLookup",
+    "CorrLookupOnDemand",
+    "ForwardWarpFlow",
+    "Op",
+    "backward_warp",
+    "convex_upsample",
+    "corr_lookup",
+    "corr_lookup_on_demand",
+    "forward_warp_flow",
+    "pool_levels",
+    "register_op",
+    "requested_backend",
+]
