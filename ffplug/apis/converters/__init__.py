@@ -1,0 +1,15 @@
+"""Converters of published checkpoints: rules that rename keys, checked strictly against the network."""
+
+from ffplug.apis.converters.raft import attention_rules, encoder_rules, join_gates, update_rules
+from ffplug.apis.converters.rename import Converter, convert_state_dict, find_converter, strip_wrappers
+
+__all__ = [
+    "Converter",
+    "attention_rules",
+    "convert_state_dict",
+    "encoder_rules",
+    "find_converter",
+    "join_gates",
+    "strip_wrappers",
+    "update_rules",
+]

@@ -1,0 +1,100 @@
+"""Building a model by name or config, with or without weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from ffplug.errors import CheckpointError, ConfigError
+
+
+def build_model(name_or_config: str | os.PathLike | Mapping[str, Any], checkpoint: str | os.PathLike | None = None) -> nn.Module:
+    """Build a model of the core or of any installed plugin.
+
+    Args:
+        name_or_config: a model's name (``raft_large``; ``ffplug list --models`` shows them), a recipe's name, the path of
+            a config file, a loaded config, or the ``model`` dict itself.
+        checkpoint: weights to load: a file of FFPlug (``.safetensors``, or a training checkpoint) or of a public
+            implementation that a converter knows. None leaves the weights as initialised.
+
+    Returns:
+        The model in evaluation mode, on the default device.
+
+    Raises:
+        ConfigError: unknown name or wrong config.
+        CheckpointError: the weights are unreadable, unsafe or of another model.
+    """
+    from ffplug.config import load_config, validate_config
+    from ffplug.registry import MODELS
+
+    config: Mapping[str, Any]
+    if isinstance(name_or_config, str | os.PathLike):
+        config = load_config(name_or_config)
+    else:
+        config = name_or_config
+    if "model" in config:
+        config = config["model"]
+    if "type" not in config:
+        raise ConfigError(f"{name_or_config!s}: expected a config with `model`, or a model dict with `type`")
+    # Building pops keys, so it gets a copy.
+    config = config.to_dict() if isinstance(config, ConfigDict) else dict(config)
+    validate_config(Config({"model": config}))
+    model = MODELS.build(ConfigDict(config))
+    if checkpoint is not None:
+        load_weights(model, checkpoint)
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
+    """Load weights from a file into ``model``, strictly.
+
+    Frozen parts that checkpoints leave out keep what they have. A file with the keys of a public implementation is
+    converted by the first converter that takes it and whose result fits.
+
+    Raises:
+        CheckpointError: the file is unreadable or unsafe, or does not fit; the message says how far off it is.
+    """
+    from ffplug.apis.checkpoints import read_state_dict
+
+    state = read_state_dict(path)
+    mismatch = _mismatch(model, state)
+    if mismatch:
+        converted = _convert_any(state, model)
+        if converted is None:
+            raise CheckpointError(f"{Path(path)}: not weights of this model: {mismatch}")
+        state = converted
+    model.load_state_dict(state, strict=False)
+
+
+def _mismatch(model: nn.Module, state: Mapping[str, Any]) -> str:
+    expected = model.state_dict()
+    excluded = model.checkpoint_exclude_prefixes() if hasattr(model, "checkpoint_exclude_prefixes") else ()
+    missing = [
+        key
+        for key in expected
+        if key not in state and not key.startswith(excluded or "\0") and not key.endswith("num_batches_tracked")
+    ]
+    unexpected = [key for key in state if key not in expected]
+    shaped = [key for key in state if key in expected and state[key].shape != expected[key].shape]
+    named = {"missing": missing, "unexpected": unexpected, "of another shape": shaped}
+    return ", ".join(f"{len(keys)} keys {what} ({', '.join(keys[:3])} ...)" for what, keys in named.items() if keys)
+
+
+def _convert_any(state: Mapping[str, Any], model: nn.Module) -> dict[str, Any] | None:
+    from ffplug.apis.converters import find_converter
+    from ffplug.plugin import plugins
+
+    for plugin in plugins():
+        for source in plugin.components.get("converters", ()):
+            try:
+                converted = find_converter(source)(state)
+            except CheckpointError:
+                continue
+            if not _mismatch(model, converted):
+                return converted
+    return None

@@ -1,0 +1,1 @@
+"""Networks; each file holds one ``model``."""

@@ -1,0 +1,376 @@
+"""The recurrent flow estimator: one loop, whose parts decide which method it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from ffplug.errors import ConfigError
+from ffplug.models.padding import pad, padding_for, unpad
+from ffplug.models.parts import Cost, DecoderState, Encoded, FrameEncoder, Policy, Prior, Update, Upsampler
+from ffplug.models.tiling import TiledFlowInference
+from ffplug.registry import MODELS
+from ffplug.structures import FlowDataSample
+
+
+class RecurrentDecoder(nn.Module):
+    """The loop: look-up, update, flow += residual; upsampling where a flow is asked for.
+
+    Args:
+        update: the update block.
+        upsampler: low-resolution flow to flow in pixels.
+        prior: where the first flow comes from, or None for zero.
+        policy: which samples run which iteration, or None for all.
+    """
+
+    def __init__(self, update: Update, upsampler: Upsampler, prior: Prior | None, policy: Policy | None) -> None:
+        super().__init__()
+        self.update = update
+        self.upsampler = upsampler
+        self.prior = prior
+        self.policy = policy
+
+    def forward(
+        self, encoded: Encoded, cost_part: Cost, cost: Any, iterations: int, flow_init: Tensor | None, every: bool
+    ) -> tuple[list[Tensor], list[DecoderState]]:
+        """Run the loop.
+
+        Args:
+            encoded: what the encoders gave.
+            cost_part: the cost part.
+            cost: what it prepared for these pairs.
+            iterations: number of iterations, at least 1.
+            flow_init: first low-resolution flow N×2×h×w, or None for the prior's.
+            every: upsample after every iteration (training), not after the last alone.
+
+        Returns:
+            Flows N×2×H×W in pixels, of every iteration or of the last, and the states after the same iterations.
+        """
+        hidden, constant = self.update.prepare(encoded.context)
+        count, _, height, width = encoded.context.shape
+        flow = encoded.image1.new_zeros(count, 2, height, width)
+        state = DecoderState(hidden, flow, constant, cost)
+        if flow_init is not None:
+            state = dataclasses.replace(state, flow=flow_init.to(flow))
+        elif self.prior is not None:
+            state = self.prior(encoded, state)
+        if self.policy is not None:
+            state = self.policy.begin(encoded, state, iterations)
+
+        def step(before: DecoderState) -> DecoderState:
+            start = before.flow.detach()
+            features = cost_part.lookup(before.cost, start)
+            hidden, residual = self.update(before.hidden, features, start, before.constant)
+            return dataclasses.replace(before, hidden=hidden, flow=start + residual)
+
+        flows, states = [], []
+        for index in range(iterations):
+            state = step(state) if self.policy is None else self.policy.run(step, state, index, iterations)
+            if every:
+                flows.append(self.upsampler(state.hidden, state.flow))
+                states.append(state)
+            elif self.policy is not None and self.policy.finished(state):
+                break
+        if not every:
+            flows, states = [self.upsampler(state.hidden, state.flow)], [state]
+        return flows, states
+
+
+@MODELS.register_module()
+class RecurrentFlowEstimator(BaseModel):
+    """Dense optical flow by recurrent refinement; RAFT, GMA, FlowFormer and their kin are configs of it.
+
+    Args:
+        encoder: config or module of the matching features' :class:`~ffplug.models.parts.FrameEncoder`.
+        context_encoder: the same for the context of frame 1.
+        cost: config or module of the :class:`~ffplug.models.parts.Cost`.
+        update: config or module of the :class:`~ffplug.models.parts.Update` block.
+        upsampler: config or module of the :class:`~ffplug.models.parts.Upsampler`.
+        prior: config or module of the :class:`~ffplug.models.parts.Prior`, or None.
+        policy: config or module of the iteration :class:`~ffplug.models.parts.Policy`, or None.
+        decoders: further decoders by name, each a dict with ``update``, ``upsampler`` and optionally ``prior`` and
+            ``policy``; they share encoders and cost, and run from their own state.
+        losses: configs or modules of the :class:`~ffplug.models.parts.FlowLoss` terms.
+        iterations: number of iterations in training.
+        test_iterations: number in inference, or None for the same.
+        freeze_batch_norm: keep batch norm's statistics in training (RAFT, every stage after Chairs).
+        tile: arguments of :class:`~ffplug.models.tiling.TiledFlowInference` for prediction in tiles, or None.
+        data_preprocessor: config of the preprocessor.
+        init_cfg: see MMEngine's ``BaseModule``.
+
+    Raises:
+        ConfigError: two parts do not fit together; the message says which and why.
+    """
+
+    def __init__(
+        self,
+        encoder: dict | FrameEncoder,
+        context_encoder: dict | FrameEncoder,
+        cost: dict | Cost,
+        update: dict | Update,
+        upsampler: dict | Upsampler,
+        prior: dict | Prior | None = None,
+        policy: dict | Policy | None = None,
+        decoders: Mapping[str, dict] | None = None,
+        losses: Sequence[dict | nn.Module] = (),
+        iterations: int = 12,
+        test_iterations: int | None = None,
+        freeze_batch_norm: bool = False,
+        tile: dict | None = None,
+        data_preprocessor: dict | nn.Module | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or {"type": "ffplug.FlowDataPreprocessor"}, init_cfg)
+        self.encoder = _build(encoder)
+        self.context_encoder = _build(context_encoder)
+        self.cost = _build(cost)
+        self.decoder = _build_decoder(update=update, upsampler=upsampler, prior=prior, policy=policy)
+        self.decoders = nn.ModuleDict({name: _build_decoder(**parts) for name, parts in (decoders or {}).items()})
+        self.losses = nn.ModuleList(_build(loss) for loss in losses)
+        self.iterations = iterations
+        self.test_iterations = test_iterations or iterations
+        self.freeze_batch_norm = freeze_batch_norm
+        self.tile = TiledFlowInference(**tile) if tile else None
+        self.size_multiple = math.lcm(self.encoder.size_multiple, self.context_encoder.size_multiple)
+        self._check_parts()
+        preprocessor = self.data_preprocessor
+        if hasattr(preprocessor, "multiple"):
+            preprocessor.multiple = math.lcm(preprocessor.multiple, self.size_multiple)
+
+    def _check_parts(self) -> None:
+        encoder, context, cost = self.encoder, self.context_encoder, self.cost
+        _agree("encoder.stride", encoder.stride, "context_encoder.stride", context.stride)
+        _agree("encoder.out_channels", encoder.out_channels, "cost.feature_channels", cost.feature_channels)
+        _agree("context_encoder.out_channels", context.out_channels, "cost.context_channels", cost.context_channels)
+        for name, decoder in (("", self.decoder), *self.decoders.items()):
+            where = f"decoders.{name}." if name else ""
+            update, upsampler = decoder.update, decoder.upsampler
+            _agree(f"{where}update.cost_channels", update.cost_channels, "cost.out_channels", cost.out_channels)
+            _agree(
+                f"{where}update.context_channels",
+                update.context_channels,
+                "context_encoder.out_channels",
+                context.out_channels,
+            )
+            _agree(
+                f"{where}upsampler.hidden_channels",
+                upsampler.hidden_channels,
+                f"{where}update.hidden_channels",
+                update.hidden_channels,
+            )
+
+    def train(self, mode: bool = True) -> RecurrentFlowEstimator:
+        """Switch to training; batch norm keeps its statistics where it is frozen."""
+        super().train(mode)
+        if mode and self.freeze_batch_norm:
+            for module in self.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+    def checkpoint_exclude_prefixes(self) -> tuple[str, ...]:
+        """Prefixes of the state dict that checkpoints leave out: frozen parts that come from their own file."""
+        return tuple(
+            f"{name}.{prefix}"
+            for name, module in self.named_modules()
+            if module is not self and hasattr(module, "checkpoint_exclude_prefixes")
+            for prefix in module.checkpoint_exclude_prefixes()
+        )
+
+    def encode(self, image1: Tensor, image2: Tensor, inputs: dict[str, Any] | None = None) -> Encoded:
+        """Run the encoders on frames N×3×H×W, RGB in 0..255."""
+        if image1.shape[0] == 1 and not self.training:
+            # One by one spares copying the frames; in training batch norm would see less.
+            feature1, feature2 = self.encoder(image1), self.encoder(image2)
+        else:
+            feature1, feature2 = self.encoder(torch.cat((image1, image2))).chunk(2)
+        return Encoded(image1, image2, feature1, feature2, self.context_encoder(image1), inputs or {})
+
+    def run(
+        self,
+        image1: Tensor,
+        image2: Tensor,
+        iterations: int,
+        flow_init: Tensor | None = None,
+        every: bool = False,
+        inputs: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Run the network on frames of a size that it takes.
+
+        Args:
+            image1: frame 1, N×3×H×W, RGB in 0..255.
+            image2: frame 2.
+            iterations: number of iterations.
+            flow_init: first low-resolution flow N×2×h×w, or None.
+            every: give the flow of every iteration.
+            inputs: further inputs by name, see :class:`~ffplug.models.parts.Encoded`.
+
+        Returns:
+            ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, and ``NAME_flows`` and ``NAME_states`` of each
+            further decoder.
+        """
+        encoded = self.encode(image1, image2, inputs)
+        cost = self.cost(encoded)
+        outputs: dict[str, Any] = {"encoded": encoded}
+        for prefix, decoder in (("", self.decoder), *((f"{name}_", part) for name, part in self.decoders.items())):
+            flows, states = decoder(encoded, self.cost, cost, iterations, flow_init, every)
+            outputs[f"{prefix}flows"], outputs[f"{prefix}states"] = flows, states
+        return outputs
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[FlowDataSample] | None = None, mode: str = "tensor"
+    ) -> dict[str, Any] | list[FlowDataSample]:
+        """MMEngine's entry.
+
+        Args:
+            inputs: frame pairs N×2×3×H×W, RGB in 0..255, of a size that the network takes.
+            data_samples: one per pair.
+            mode: ``tensor`` gives the dict of :meth:`run` with the flow of every iteration, ``loss`` the loss terms,
+                ``predict`` the samples with ``pred_flow`` and ``pred_flow_low``.
+        """
+        image1, image2 = inputs.unbind(1)
+        if mode == "tensor":
+            return self.run(image1, image2, self.iterations, every=True)
+        if mode == "loss":
+            outputs = self.run(image1, image2, self.iterations, every=True, inputs=_stack_inputs(data_samples))
+            targets = _stack_targets(data_samples)
+            terms: dict[str, Tensor] = {}
+            for loss in self.losses:
+                terms.update(loss(outputs, targets))
+            return terms
+        if mode == "predict":
+            return self._predict(image1, image2, data_samples)
+        raise ValueError(f"mode={mode!r}: expected 'tensor', 'loss' or 'predict'")
+
+    def _predict(self, image1: Tensor, image2: Tensor, samples: list[FlowDataSample]) -> list[FlowDataSample]:
+        padding = samples[0].get("padding", (0, 0, 0, 0))
+        if self.tile is not None:
+            # Tiles bring their own padding, so they start from the frames as they were.
+            result = self.predict_flow(unpad(image1, padding), unpad(image2, padding))
+        else:
+            result = self._result(self.run(image1, image2, self.test_iterations, inputs=_stack_inputs(samples)))
+            result = {name: flow if "_low" in name else unpad(flow, padding) for name, flow in result.items()}
+        for index, sample in enumerate(samples):
+            for name, flow in result.items():
+                sample.set_field(flow[index], f"pred_{name}")
+        return samples
+
+    @staticmethod
+    def _result(outputs: dict[str, Any]) -> dict[str, Tensor]:
+        result = {}
+        for key, flows in outputs.items():
+            if key.endswith("flows"):
+                name = key.removesuffix("flows")
+                result[f"{name}flow"] = flows[-1]
+                result[f"{name}flow_low"] = outputs[f"{name}states"][-1].flow
+        return result
+
+    @torch.no_grad()
+    def predict_flow(
+        self,
+        image1: Tensor,
+        image2: Tensor,
+        iterations: int | None = None,
+        flow_init: Tensor | None = None,
+        inputs: dict[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        """Flow between frames of any size, without gradients.
+
+        Args:
+            image1: frame 1, N×3×H×W, RGB in 0..255, on the model's device.
+            image2: frame 2, as ``image1``.
+            iterations: number of iterations, or None for the model's ``test_iterations``.
+            flow_init: first low-resolution flow N×2×h×w in grid cells of the padded frame (as ``flow_low`` of the
+                previous pair, see :func:`ffplug.ops.forward_warp_flow`), or None. Not with tiles.
+            inputs: further inputs by name, for methods that take them.
+
+        Returns:
+            ``flow`` N×2×H×W in pixels, ``flow_low`` N×2×h×w in cells of the padded grid (without tiles), and what else the
+            method gives.
+
+        Raises:
+            ValueError: the frames are not N×3×H×W of one size, or too large for an encoder.
+        """
+        if image1.shape != image2.shape or image1.ndim != 4 or image1.shape[1] != 3:
+            raise ValueError(
+                f"image1 {tuple(image1.shape)} and image2 {tuple(image2.shape)}: expected N×3×H×W of one size"
+            )
+        iterations = iterations or self.test_iterations
+        was_training = self.training
+        self.eval()
+        try:
+            if self.tile is not None:
+                return self.tile(
+                    lambda first, second: {"flow": self._predict_whole(first, second, iterations)["flow"]},
+                    image1.float(),
+                    image2.float(),
+                )
+            return self._predict_whole(image1.float(), image2.float(), iterations, flow_init, inputs)
+        finally:
+            self.train(was_training)
+
+    def _predict_whole(
+        self,
+        image1: Tensor,
+        image2: Tensor,
+        iterations: int,
+        flow_init: Tensor | None = None,
+        inputs: dict[str, Any] | None = None,
+    ) -> dict[str, Tensor]:
+        preprocessor = self.data_preprocessor
+        height, width = image1.shape[-2:]
+        limit = min((part.max_size for part in (self.encoder, self.context_encoder) if part.max_size), default=None)
+        if limit is not None and max(height, width) > limit:
+            raise ValueError(
+                f"frames of {height}×{width} pixels are beyond the encoder's {limit}: predict in tiles, "
+                "with model tile=dict(size=(432, 960)) or `ffplug infer --tile 432x960`"
+            )
+        mode, minimum = getattr(preprocessor, "pad_mode", "sintel"), getattr(preprocessor, "minimum", 0)
+        padding = padding_for(height, width, self.size_multiple, mode, minimum)
+        outputs = self.run(pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs)
+        result = self._result(outputs)
+        return {name: flow if name.endswith("_low") else unpad(flow, padding) for name, flow in result.items()}
+
+
+def _build(config: dict | nn.Module | None) -> Any:
+    return MODELS.build(config) if isinstance(config, Mapping) else config
+
+
+def _build_decoder(
+    update: dict | Update,
+    upsampler: dict | Upsampler,
+    prior: dict | Prior | None = None,
+    policy: dict | Policy | None = None,
+) -> RecurrentDecoder:
+    return RecurrentDecoder(_build(update), _build(upsampler), _build(prior), _build(policy))
+
+
+def _agree(name: str, value: int | None, other_name: str, other: int | None) -> None:
+    if None not in (value, other) and value != other:
+        raise ConfigError(f"model: {name}={value} and {other_name}={other} do not fit together: they must be equal")
+
+
+def _stack_targets(samples: Sequence[FlowDataSample]) -> dict[str, Tensor]:
+    """Ground truth of a batch: every ``gt_NAME`` tensor that all samples have, stacked as ``NAME``."""
+    shared = set.intersection(*(set(sample.keys()) for sample in samples))
+    return {
+        key.removeprefix("gt_"): torch.stack([sample.get(key) for sample in samples])
+        for key in sorted(shared)
+        if key.startswith("gt_")
+    }
+
+
+def _stack_inputs(samples: Sequence[FlowDataSample]) -> dict[str, Tensor]:
+    """Further inputs of a batch: every ``input_NAME`` tensor that all samples have, stacked as ``NAME``."""
+    shared = set.intersection(*(set(sample.keys()) for sample in samples))
+    return {
+        key.removeprefix("input_"): torch.stack([sample.get(key) for sample in samples])
+        for key in sorted(shared)
+        if key.startswith("input_")
+    }

@@ -1,0 +1,277 @@
+"""Update blocks of RAFT (section 3.3) and GMA (section 3): motion encoder, recurrent unit, flow head."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ffplug.models.layers import PointwiseConv2d, conv3x3
+from ffplug.models.parts import Update
+from ffplug.registry import MODELS
+
+
+class MotionEncoder(BaseModule):
+    """Cost features and flow to motion features, whose last two channels are the flow itself.
+
+    Args:
+        cost_channels: channels of the cost features.
+        cost_widths: channels of the 1×1 convolution on the cost, and of the 3×3 one after it if there is a second.
+        flow_widths: channels of the 7×7 and the 3×3 convolution on the flow.
+        out_channels: channels of the result, the two of the flow included.
+    """
+
+    def __init__(
+        self, cost_channels: int, cost_widths: Sequence[int], flow_widths: Sequence[int], out_channels: int
+    ) -> None:
+        super().__init__()
+        self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0])
+        self.cost_out = conv3x3(*cost_widths) if len(cost_widths) == 2 else nn.Identity()
+        self.flow_in = nn.Conv2d(2, flow_widths[0], 7, padding=3)
+        self.flow_out = conv3x3(*flow_widths)
+        self.fuse = conv3x3(cost_widths[-1] + flow_widths[-1], out_channels - 2)
+
+    def forward(self, cost: Tensor, flow: Tensor) -> Tensor:
+        """Cost features N×C×h×w, low-resolution flow N×2×h×w -> N×out_channels×h×w."""
+        cost = torch.relu_(self.cost_out(torch.relu_(self.cost_in(cost))))
+        motion = torch.relu_(self.flow_out(torch.relu_(self.flow_in(flow))))
+        fused = torch.relu_(self.fuse(torch.cat((cost, motion), dim=1)))
+        return torch.cat((fused, flow.to(fused.dtype)), dim=1)
+
+
+class ConvGRUCell(nn.Module):
+    """A convolutional gated recurrent unit whose input is part constant (the context), part changing.
+
+    The three gates' share of the context is one convolution that runs once per pair (:meth:`prepare`); update and
+    reset gate share their input, so they are one convolution too.
+
+    Args:
+        hidden: channels of the hidden state.
+        inputs: channels of the changing input.
+        context: channels of the constant input.
+        kernel_size: height and width of the kernels, odd.
+    """
+
+    def __init__(self, hidden: int, inputs: int, context: int, kernel_size: tuple[int, int]) -> None:
+        super().__init__()
+        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
+        self.constant = nn.Conv2d(context, 3 * hidden, kernel_size, padding=padding)
+        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, kernel_size, padding=padding, bias=False)
+        self.candidate = nn.Conv2d(hidden + inputs, hidden, kernel_size, padding=padding, bias=False)
+        # The convolutions are slices of one over all inputs: they start as that one would (PyTorch's default).
+        bound = 1 / math.sqrt((hidden + inputs + context) * kernel_size[0] * kernel_size[1])
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -bound, bound)
+
+    def prepare(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Context N×context×h×w -> its share of the gates N×2·hidden×h×w and of the candidate N×hidden×h×w."""
+        share = self.constant(context)
+        hidden = share.shape[1] // 3
+        return share[:, : 2 * hidden], share[:, 2 * hidden :]
+
+    def forward(self, hidden: Tensor, inputs: Tensor, constant: tuple[Tensor, Tensor]) -> Tensor:
+        """Hidden state and changing input -> next hidden state N×hidden×h×w."""
+        gates = torch.sigmoid_(self.gates(torch.cat((hidden, inputs), dim=1)) + constant[0])
+        update, reset = gates.chunk(2, dim=1)
+        candidate = torch.tanh_(self.candidate(torch.cat((reset * hidden, inputs), dim=1)) + constant[1])
+        return torch.lerp(hidden.to(candidate.dtype), candidate, update)
+
+
+class ConvGRU(nn.ModuleList):
+    """One or more :class:`ConvGRUCell` after another: ``separable`` is 1×5 then 5×1, else one 3×3."""
+
+    def __init__(self, hidden: int, inputs: int, context: int, separable: bool) -> None:
+        kernels = [(1, 5), (5, 1)] if separable else [(3, 3)]
+        super().__init__(ConvGRUCell(hidden, inputs, context, kernel) for kernel in kernels)
+
+    def prepare(self, context: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The context's share of every cell."""
+        return [cell.prepare(context) for cell in self]
+
+    def forward(self, hidden: Tensor, inputs: Tensor, constant: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Hidden state N×hidden×h×w and changing input -> next hidden state."""
+        for cell, share in zip(self, constant, strict=True):
+            hidden = cell(hidden, inputs, share)
+        return hidden
+
+
+class FlowHead(nn.Sequential):
+    """Hidden state N×C×h×w -> residual low-resolution flow N×2×h×w."""
+
+    def __init__(self, hidden: int, width: int) -> None:
+        super().__init__(conv3x3(hidden, width), nn.ReLU(inplace=True), conv3x3(width, 2))
+
+
+@MODELS.register_module()
+class RAFTUpdate(Update):
+    """RAFT's update block.
+
+    Args:
+        cost_channels: channels of the cost's look-up.
+        hidden_channels: channels of the hidden state.
+        input_channels: channels of the context that the recurrent unit reads.
+        cost_widths: see :class:`MotionEncoder`.
+        flow_widths: see :class:`MotionEncoder`.
+        motion_channels: channels of the motion features, the flow's two included.
+        head_width: channels inside the flow head.
+        separable: 1×5 and 5×1 recurrent units (large) or one 3×3 (small).
+        project_context: channels of the context when a 1×1 convolution maps it to hidden and input first
+            (FlowFormer), or None to read it as it is.
+        init_cfg: see MMEngine's ``BaseModule``.
+    """
+
+    def __init__(
+        self,
+        cost_channels: int = 324,
+        hidden_channels: int = 128,
+        input_channels: int = 128,
+        cost_widths: Sequence[int] = (256, 192),
+        flow_widths: Sequence[int] = (128, 64),
+        motion_channels: int = 128,
+        head_width: int = 256,
+        separable: bool = True,
+        project_context: int | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        self.cost_channels = cost_channels
+        self.hidden_channels = hidden_channels
+        self.input_channels = input_channels
+        self.context_channels = project_context or hidden_channels + input_channels
+        self.project = (
+            PointwiseConv2d(project_context, hidden_channels + input_channels) if project_context else nn.Identity()
+        )
+        self.motion_encoder = MotionEncoder(cost_channels, cost_widths, flow_widths, motion_channels)
+        self.gru = ConvGRU(hidden_channels, self._changing_channels(motion_channels), input_channels, separable)
+        self.flow_head = FlowHead(hidden_channels, head_width)
+
+    def _changing_channels(self, motion_channels: int) -> int:
+        return motion_channels
+
+    def prepare(self, context: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Context N×C×h×w -> hidden state (tanh of the first channels) and the constant part of the unit."""
+        hidden, inputs = self.project(context).split((self.hidden_channels, self.input_channels), dim=1)
+        inputs = torch.relu(inputs)
+        return torch.tanh(hidden), {"gru": self.gru.prepare(inputs), **self._prepare_inputs(inputs)}
+
+    def _prepare_inputs(self, inputs: Tensor) -> dict[str, Any]:
+        return {}
+
+    def _changing_inputs(self, motion: Tensor, constant: dict[str, Any]) -> Tensor:
+        return motion
+
+    def forward(self, hidden: Tensor, cost: Tensor, flow: Tensor, constant: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """One update; see :class:`ffplug.models.parts.Update`."""
+        motion = self.motion_encoder(cost, flow)
+        hidden = self.gru(hidden, self._changing_inputs(motion, constant), constant["gru"])
+        return hidden, self.flow_head(hidden).to(flow.dtype)
+
+
+class RelativePosition(nn.Module):
+    """Decomposed relative position embedding of GMA, over a window of ``size`` cells in each direction."""
+
+    def __init__(self, size: int, channels: int) -> None:
+        super().__init__()
+        self.size = size
+        self.height = nn.Embedding(2 * size - 1, channels)
+        self.width = nn.Embedding(2 * size - 1, channels)
+
+    def _table(self, embedding: nn.Embedding, length: int) -> Tensor:
+        steps = torch.arange(length, device=embedding.weight.device)
+        return embedding(steps[None, :] - steps[:, None] + self.size - 1)  # query × key × channels
+
+    def forward(self, query: Tensor) -> Tensor:
+        """N×heads×h×w×C -> position logits N×heads×(h·w)×(h·w)."""
+        height, width = query.shape[2:4]
+        if max(height, width) > self.size:
+            raise ValueError(
+                f"a grid of {height}×{width} cells is beyond the position embedding's {self.size}: "
+                "use tiled inference, or a model whose attention reads content only"
+            )
+        rows = torch.einsum("nhxyc,xuc->nhxyu", query, self._table(self.height, height))
+        columns = torch.einsum("nhxyc,yvc->nhxyv", query, self._table(self.width, width))
+        return (rows[..., :, None] + columns[..., None, :]).flatten(4).flatten(2, 3)
+
+
+class GlobalMotionAttention(nn.Module):
+    """Attention of GMA over all cells of frame 1, computed from the context once per pair.
+
+    Args:
+        channels: channels of the context input, and of each head.
+        heads: number of heads.
+        content: add the query-key product to the logits.
+        position: add the relative position embedding to the logits.
+        max_size: cells that the position embedding covers in each direction.
+    """
+
+    def __init__(self, channels: int, heads: int, content: bool, position: bool, max_size: int = 160) -> None:
+        super().__init__()
+        if not (content or position):
+            raise ValueError("content=False, position=False: attention needs at least one of them")
+        self.heads = heads
+        self.content = content
+        self.query_key = PointwiseConv2d(channels, 2 * heads * channels, bias=False)
+        self.position = RelativePosition(max_size, channels) if position else None
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Context input N×C×h×w -> attention N×heads×(h·w)×(h·w), rows sum up to one."""
+        count, channels, height, width = inputs.shape
+        query, key = self.query_key(inputs).view(count, 2, self.heads, channels, height * width).unbind(1)
+        query = query.transpose(-1, -2) * channels**-0.5
+        logits = query @ key if self.content else 0
+        if self.position is not None:
+            logits = logits + self.position(query.view(count, self.heads, height, width, channels))
+        return logits.softmax(dim=-1)
+
+
+class MotionAggregator(nn.Module):
+    """Motion features of all cells, gathered by attention and added with a learned weight that starts at zero."""
+
+    def __init__(self, channels: int, head_channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.value = PointwiseConv2d(channels, heads * head_channels, bias=False)
+        inner = heads * head_channels
+        self.project = PointwiseConv2d(inner, channels, bias=False) if inner != channels else nn.Identity()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, motion: Tensor, attention: Tensor) -> Tensor:
+        """Motion N×C×h×w, attention N×heads×(h·w)×(h·w) -> N×C×h×w."""
+        value = self.value(motion).view(motion.shape[0], self.heads, -1, motion.shape[2] * motion.shape[3])
+        gathered = value @ attention.transpose(-1, -2).to(value.dtype)
+        return motion + self.weight * self.project(gathered.reshape(motion.shape[0], -1, *motion.shape[2:]))
+
+
+@MODELS.register_module()
+class GMAUpdate(RAFTUpdate):
+    """GMA's update block: RAFT's, with motion aggregated over the frame by attention from the context.
+
+    Args:
+        heads: attention heads.
+        content: attention reads content (GMA's default).
+        position: attention reads relative position; with ``content=False`` GMA's position-only variant.
+        max_size: cells that the position embedding covers in each direction.
+        **kwargs: those of :class:`RAFTUpdate`.
+    """
+
+    def __init__(
+        self, heads: int = 1, content: bool = True, position: bool = False, max_size: int = 160, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        motion_channels = self.motion_encoder.fuse.out_channels + 2
+        self.attention = GlobalMotionAttention(self.input_channels, heads, content, position, max_size)
+        self.aggregator = MotionAggregator(motion_channels, self.input_channels, heads)
+
+    def _changing_channels(self, motion_channels: int) -> int:
+        return 2 * motion_channels
+
+    def _prepare_inputs(self, inputs: Tensor) -> dict[str, Any]:
+        return {"attention": self.attention(inputs)}
+
+    def _changing_inputs(self, motion: Tensor, constant: dict[str, Any]) -> Tensor:
+        return torch.cat((motion, self.aggregator(motion, constant["attention"])), dim=1)
+
