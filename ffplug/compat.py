@@ -1,1 +1,274 @@
-"""What MMEngine and torch need mended, in one place: each item with its reason and a test."""
+"""What MMEngine and torch need mended, in one place: each item with its reason and a test (tests/test_compat.py).
+
+It works on ``onedl-mmengine`` and on upstream ``mmengine`` 0.10.7, and is applied once, when ``ffplug.registry`` is
+first imported. Three mends live where they are configured instead: mixed precision on the CPU in
+:class:`ffplug.engine.optim.AmpOptimWrapper`, exact resume in :class:`ffplug.engine.loops.IterBasedTrainLoop`, and
+strict config keys in :mod:`ffplug.config`.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from mmengine import hub, utils
+from mmengine.dist import utils as dist_utils
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import MMDistributedDataParallel
+from mmengine.runner import CheckpointLoader, FlexibleRunner
+from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.utils import package_utils
+from safetensors import SafetensorError, safe_open
+
+from ffplug.errors import CheckpointError, PluginError
+
+TRUST_VARIABLE = "FFPLUG_TRUST_CHECKPOINT"
+
+UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError)
+"""What torch.load raises for files that are cut, damaged, unsafe or no checkpoints at all."""
+
+# ---------------------------------------------------------------------------------------------------------------
+# Checkpoints. Reason: upstream cannot resume from its own checkpoints under torch >= 2.6, for they hold
+# HistoryBuffers, and the fork falls back to full unpickling, which runs whatever code the file holds.
+
+
+def _history_getattr(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, which pickled HistoryBuffers call for their statistics, and for nothing else."""
+    if owner is HistoryBuffer and name in {"min", "max", "mean", "current", "statistics"}:
+        return getattr(owner, name)
+    raise pickle.UnpicklingError(f"GLOBAL builtins.getattr of {name!r} is refused")
+
+
+def _named(function: Callable, module: str, name: str) -> Callable:
+    """Give a stand-in the name under which a pickle asks for it; torch looks allowed globals up by name."""
+
+    def stand_in(*args: Any) -> Any:
+        return function(*args)
+
+    stand_in.__module__, stand_in.__name__, stand_in.__qualname__ = module, name, name
+    return stand_in
+
+
+def _safe_globals() -> list[Any]:
+    """List what honest checkpoints hold besides tensors and plain containers: HistoryBuffers and NumPy values."""
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    arrays = [
+        _named(getattr(multiarray, name), f"numpy.{core}.multiarray", name)
+        for core in ("core", "_core")  # NumPy 1 and 2 pickle under different names
+        for name in ("_reconstruct", "scalar")
+    ]
+    dtypes = [item for item in vars(np.dtypes).values() if isinstance(item, type)]
+    return [HistoryBuffer, _named(_history_getattr, "builtins", "getattr"), *arrays, np.ndarray, np.dtype, *dtypes]
+
+
+def trusts_checkpoints() -> bool:
+    """Tell whether the user said, by ``FFPLUG_TRUST_CHECKPOINT=1``, that checkpoints may run code of theirs."""
+    return os.environ.get(TRUST_VARIABLE, "").lower() in {"1", "true", "yes", "on"}
+
+
+def safe_torch_load(file: str | Path | BinaryIO, map_location: Any = None, weights_only: bool | None = None) -> Any:
+    """Load what :func:`torch.save` wrote without running code of it, unless the user trusts checkpoints.
+
+    Args:
+        file: A path or an open binary file.
+        map_location: As in :func:`torch.load`.
+        weights_only: Ignored; it is there because MMEngine's loader takes it.
+
+    Raises:
+        CheckpointError: The file holds a global outside the allow-list, is truncated or is no checkpoint.
+    """
+    name = str(file) if isinstance(file, (str, Path)) else "the checkpoint"
+    try:
+        return torch.load(file, map_location=map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{name} does not exist") from error
+    except UNREADABLE as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused is None:
+            raise CheckpointError(f"{name} is truncated, damaged or not a checkpoint ({_reason(error)})") from error
+        if not trusts_checkpoints():
+            raise CheckpointError(
+                f"{name} is refused: it holds {refused[1]}, which is code and not weights. If you trust its origin, "
+                f"pass --trust-checkpoint or set {TRUST_VARIABLE}=1"
+            ) from error
+    print_log(f"{name} holds {refused[1]} and is trusted, as {TRUST_VARIABLE} asks", "current", logging.WARNING)
+    if hasattr(file, "seek"):
+        file.seek(0)
+    return torch.load(file, map_location=map_location, weights_only=False)
+
+
+def _reason(error: Exception) -> str:
+    """Return the one line of torch's message that says what is wrong."""
+    text = str(error).partition("WeightsUnpickler error:")[2] or str(error)
+    return (text.strip() or type(error).__name__).splitlines()[0][:120]
+
+
+def load_from_local(filename: str | Path, map_location: Any = None) -> Any:
+    """Load a checkpoint of :func:`torch.save` or a ``.safetensors`` file from the disk, safely.
+
+    Args:
+        filename: Path; ``~`` is expanded.
+        map_location: As in :func:`torch.load`.
+
+    Returns:
+        What the file holds; for safetensors ``dict(state_dict=..., meta=...)`` with the file's metadata.
+
+    Raises:
+        CheckpointError: The file is missing, unsafe, truncated or no checkpoint.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise CheckpointError(f"checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}")
+    if path.suffix != ".safetensors":
+        return safe_torch_load(path, map_location)
+    device = "cpu" if map_location is None or callable(map_location) else str(map_location)
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            return {"state_dict": {key: file.get_tensor(key) for key in file.keys()}, "meta": file.metadata() or {}}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is truncated or not a safetensors file ({_reason(error)})") from error
+
+
+def load_from_remote(filename: str, map_location: Any = None) -> Any:
+    """Refuse a remote checkpoint: nothing is downloaded that the user did not fetch.
+
+    Raises:
+        CheckpointError: Always.
+    """
+    raise CheckpointError(f"checkpoint {filename} is not on this machine: download it yourself and give its path")
+
+
+REMOTE_PREFIXES = (
+    "http://",
+    "https://",
+    "pavi://",
+    "modelzoo://",
+    "torchvision://",
+    "open-mmlab://",
+    "openmmlab://",
+    "mmcls://",
+)
+
+
+def _mend_checkpoints() -> None:
+    torch.serialization.add_safe_globals(_safe_globals())
+    CheckpointLoader.register_scheme("", load_from_local, force=True)
+    CheckpointLoader.register_scheme(REMOTE_PREFIXES, load_from_remote, force=True)
+    mmengine_checkpoint._safe_torch_load = safe_torch_load  # the fork's loaders of object storage call it
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Files. Reason: MMEngine writes in place, so a process killed in a write leaves half a checkpoint under its final
+# name, over the good one.
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that replaces it when the block ends, and vanishes if it fails.
+
+    A reader sees the old file or the new one, whatever kills the writer.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class AtomicLocalBackend(LocalBackend):
+    """MMEngine's local files, written whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes to a file atomically."""
+        with atomic_path(filepath) as temporary:
+            temporary.write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = "utf-8") -> None:
+        """Write text to a file atomically."""
+        with atomic_path(filepath) as temporary:
+            temporary.write_text(obj, encoding=encoding)
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Packages. Reason: ``mmengine.hub`` installs what it lacks, with the first pip on PATH.
+
+
+def require_package(package: str) -> None:
+    """Do nothing for an installed package.
+
+    Raises:
+        PluginError: It is not installed; MMEngine would have run pip.
+    """
+    if not package_utils.is_installed(package):
+        raise PluginError(f"{package} is not installed: run pip install {package} if you want it")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# CPU. Reason: the launcher calls torch.cuda.set_device, the runner gives DDP a CUDA device, whatever there is.
+
+
+def _gpu_launch(launch: Callable) -> Callable:
+    @functools.wraps(launch)
+    def init(backend: str, init_backend: str = "torch", **kwargs: Any) -> None:
+        accelerated = torch.cuda.is_available() or any(
+            probe()
+            for probe in (dist_utils.is_mlu_available, dist_utils.is_npu_available, dist_utils.is_musa_available)
+        )
+        if accelerated or init_backend != "torch":
+            launch(backend, init_backend=init_backend, **kwargs)
+        else:
+            torch.distributed.init_process_group(backend="gloo", **kwargs)
+
+    return init
+
+
+def _ddp_on_any_device(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def wrapper(self: MMDistributedDataParallel, module: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+            kwargs["device_ids"] = None
+        init(self, module, *args, **kwargs)
+
+    return wrapper
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# FlexibleRunner. Reason: its own default, env_cfg=None, is unpacked with ** and fails.
+
+
+def _env_default(init: Callable) -> Callable:
+    @functools.wraps(init)
+    def wrapper(self: FlexibleRunner, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("env_cfg") is None:
+            kwargs["env_cfg"] = {}
+        init(self, *args, **kwargs)
+
+    return wrapper
+
+
+def _mend() -> None:
+    _mend_checkpoints()
+    register_backend("local", AtomicLocalBackend, force=True, prefixes="")
+    for module in (package_utils, utils, hub.hub):
+        module.install_package = require_package
+    dist_utils._init_dist_pytorch = _gpu_launch(dist_utils._init_dist_pytorch)
+    MMDistributedDataParallel.__init__ = _ddp_on_any_device(MMDistributedDataParallel.__init__)
+    FlexibleRunner.__init__ = _env_default(FlexibleRunner.__init__)
+
+
+_mend()

@@ -35,7 +35,7 @@ class SeededIndex(int):
     draw: int
     seed: int
 
-    def __new__(cls, value: int, draw: int, seed: int = 0) -> SeededIndex:
+    def __new__(cls, value: int, draw: int, seed: int = 0) -> SeededIndex:  # noqa: D102 (see the class)
         self = super().__new__(cls, value)
         self.draw = int(draw)
         self.seed = int(seed)
