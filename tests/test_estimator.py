@@ -1,0 +1,187 @@
+"""What the estimator promises beyond parity: sizes, batches, modes, further decoders, errors."""
+
+import pytest
+import torch
+
+import ffplug
+from ffplug.config import load_config
+from ffplug.errors import CheckpointError, ConfigError
+from ffplug.models.padding import pad, padding_for, unpad
+from ffplug.models.parts import Policy
+from ffplug.structures import FlowDataSample
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return ffplug.build_model("raft_small")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 300), (65, 67), (128, 160)])
+def test_any_size(small, size):
+    first, second = torch.rand(2, 1, 3, *size) * 255
+    flow = small.predict_flow(first, second, iterations=2)["flow"]
+    assert flow.shape == (1, 2, *size)
+    assert torch.isfinite(flow).all()
+
+
+def test_batch_equals_singles(small):
+    first, second = torch.rand(2, 3, 3, 64, 80) * 255
+    together = small.predict_flow(first, second, iterations=3)["flow"]
+    alone = torch.cat([small.predict_flow(a[None], b[None], iterations=3)["flow"] for a, b in zip(first, second)])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def sample(size, valid=True):
+    truth = FlowDataSample(metainfo={"ori_shape": size})
+    truth.gt_flow = torch.randn(2, *size)
+    truth.gt_valid = torch.full(size, float(valid))
+    return truth
+
+
+def test_loss_is_finite_and_reaches_every_parameter(small):
+    samples = [sample((64, 80)), sample((64, 80))]
+    model = small.train()
+    terms = model(torch.rand(2, 2, 3, 64, 80) * 255, samples, mode="loss")
+    loss, _ = model.parse_losses(terms)
+    loss.backward()
+    assert torch.isfinite(loss)
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    # Instance norm takes away whatever the bias before it adds.
+    assert all(name.startswith("encoder.") and name.endswith("bias") for name in silent)
+    model.zero_grad()
+    model.eval()
+
+
+def test_loss_ignores_invalid_truth(small):
+    broken = sample((64, 80))
+    broken.gt_flow[:, :32] = float("nan")
+    broken.gt_valid[:32] = 0
+    terms = small(torch.rand(1, 2, 3, 64, 80) * 255, [broken], mode="loss")
+    assert torch.isfinite(terms["loss"])
+    nothing = small(torch.rand(1, 2, 3, 64, 80) * 255, [sample((64, 80), valid=False)], mode="loss")
+    assert nothing["loss"] == 0
+
+
+def test_predict_mode_unpads(small):
+    inputs = [torch.randint(0, 256, (2, 3, 61, 75), dtype=torch.uint8)]
+    data = small.data_preprocessor({"inputs": inputs, "data_samples": [sample((61, 75))]})
+    assert data["inputs"].shape[-2:] == (64, 80)
+    with torch.no_grad():
+        (result,) = small(**data, mode="predict")
+    frames = inputs[0].float()
+    direct = small.predict_flow(frames[None, 0], frames[None, 1])["flow"]
+    torch.testing.assert_close(result.pred_flow, direct[0])
+
+
+def test_half_way_through_equals_a_warm_start(small):
+    first, second = torch.rand(2, 1, 3, 64, 64) * 255
+    with torch.no_grad():
+        outputs = small.run(first, second, 1)
+        low = outputs["states"][-1].flow
+        lookups = []
+        original = small.cost.lookup
+        small.cost.lookup = lambda cost, flow: lookups.append(flow) or original(cost, flow)
+        small.run(first, second, 1, flow_init=low)
+        del small.cost.lookup
+    torch.testing.assert_close(lookups[0], low)
+
+
+class StopAfter(Policy):
+    """Runs the first ``count`` iterations for all samples."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count, self.ran = count, 0
+
+    def run(self, step, state, index, iterations):
+        self.ran += 1
+        return step(state)
+
+    def finished(self, state):
+        return self.ran >= self.count
+
+
+def test_policy_ends_the_loop(small):
+    first, second = torch.rand(2, 1, 3, 64, 64) * 255
+    expected = small.predict_flow(first, second, iterations=2)["flow"]
+    small.decoder.policy = StopAfter(2)
+    stopped = small.predict_flow(first, second, iterations=9)["flow"]
+    small.decoder.policy = None
+    torch.testing.assert_close(stopped, expected)
+
+
+def test_further_decoders_run_on_their_own():
+    config = load_config("raft_small").model
+    config.decoders = {"head": {"update": config.update, "upsampler": config.upsampler}}
+    config.losses = [{"type": "ffplug.SequenceLoss"}, {"type": "ffplug.SequenceLoss", "name": "head", "weight": 0.5}]
+    model = ffplug.build_model(config)
+    result = model.predict_flow(*torch.rand(2, 1, 3, 64, 64) * 255, iterations=2)
+    assert result["head_flow"].shape == result["flow"].shape
+    assert not torch.equal(result["head_flow"], result["flow"])
+    truth = sample((64, 64))
+    truth.gt_head_flow, truth.gt_head_valid = truth.gt_flow, truth.gt_valid
+    terms = model(torch.rand(1, 2, 3, 64, 64) * 255, [truth], mode="loss")
+    assert {"loss", "head_loss", "head_epe"} <= set(terms)
+
+
+def test_parts_that_do_not_fit_are_named():
+    config = load_config("raft_large").model
+    config.cost.radius = 3
+    with pytest.raises(ConfigError, match=r"update.cost_channels=324 and cost.out_channels=196"):
+        ffplug.build_model(config)
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    config = load_config("raft_large").model
+    config.freeze_batch_norm = True
+    model = ffplug.build_model(config).train()
+    before = model.context_encoder.stem.norm.running_mean.clone()
+    with torch.no_grad():
+        model.context_encoder(torch.rand(1, 3, 64, 64) * 255)
+    torch.testing.assert_close(model.context_encoder.stem.norm.running_mean, before)
+
+
+def test_folded_batch_norm_is_the_plain_one():
+    from ffplug.models.layers import ConvNorm
+
+    torch.manual_seed(0)
+    layer = ConvNorm(3, 8, 3, norm="batch")
+    for _ in range(5):
+        layer(torch.randn(4, 3, 16, 16))
+    torch.nn.init.uniform_(layer.norm.weight)
+    layer.eval()
+    x = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(layer(x), layer.norm(layer.conv(x)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["sintel", "kitti"])
+@pytest.mark.parametrize("size", [(436, 1024), (375, 1242), (5, 9)])
+def test_padding_round_trip(mode, size):
+    padding = padding_for(*size, 8, mode, 64)
+    image = torch.rand(1, 3, *size)
+    padded = pad(image, padding)
+    assert padded.shape[-2] % 8 == 0 and padded.shape[-1] % 8 == 0 and min(padded.shape[-2:]) >= 64
+    torch.testing.assert_close(unpad(padded, padding), image)
+    if mode == "kitti":
+        assert padding[2] == 0
+
+
+def test_converters_are_strict():
+    state = ffplug.build_model("raft_small").state_dict()
+    with pytest.raises(CheckpointError, match="unexpected keys"):
+        ffplug.convert_state_dict(state, "raft_large")
+    with pytest.raises(CheckpointError, match="did you mean 'raft_large'"):
+        ffplug.convert_state_dict(state, "raft_larg")
+
+
+def test_converter_names_a_missing_key():
+    from golden_cases import GOLDEN, filled
+
+    state = filled(GOLDEN / "raft_small" / "keys.json")
+    del state["fnet.conv2.bias"]
+    with pytest.raises(CheckpointError, match=r"1 missing keys \(encoder.head.bias\)"):
+        ffplug.convert_state_dict(state, "raft_small")
+    del state["update_block.gru.convz.weight"]
+    with pytest.raises(CheckpointError, match="missing keys"):
+        ffplug.convert_state_dict(state, "raft_small")
