@@ -1,0 +1,1 @@
+"""Configs of FlowFormer: models, and the recipes they were trained with."""

@@ -1,0 +1,73 @@
+"""FlowFormer's encoder: the first stages of Twins-SVT, from timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from ffplug.errors import ConfigError
+from ffplug.models.parts import FrameEncoder
+from timm.models.twins import Twins
+from torch import Tensor, nn
+
+from ffplug_flowformer.registry import MODELS
+
+PATCH_SIZE = 4
+
+
+@MODELS.register_module()
+class TwinsFeatures(FrameEncoder):
+    """Two stages of Twins-SVT (Chu et al., NeurIPS 2021); the defaults are those of ``twins_svt_large``.
+
+    Each stage alternates attention within 7x7 windows, whose padding takes part unmasked, and attention to a thinned
+    grid. Frames smaller than 32 px in a direction, too small for the thinning, are extended by repeating their border.
+
+    Args:
+        embed_dims: channels of the stages.
+        heads: attention heads of the stages.
+        depths: blocks of the stages.
+        thinning: stride of the keys' and values' grid in each stage.
+        window: side of the attention windows, in cells of the stage.
+    """
+
+    def __init__(
+        self,
+        embed_dims: Sequence[int] = (128, 256),
+        heads: Sequence[int] = (4, 8),
+        depths: Sequence[int] = (2, 2),
+        thinning: Sequence[int] = (8, 4),
+        window: int = 7,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        settings = {"embed_dims": embed_dims, "heads": heads, "depths": depths, "thinning": thinning}
+        for name, values in settings.items():
+            if len(values) != 2:
+                raise ConfigError(f"TwinsFeatures: {name}={tuple(values)}: expected two values, one for each stage")
+        for channels, count in zip(embed_dims, heads, strict=True):
+            if channels % count:
+                raise ConfigError(f"TwinsFeatures: embed_dims {channels} is not divisible by {count} heads")
+        self.backbone = Twins(
+            patch_size=PATCH_SIZE,
+            num_classes=0,
+            embed_dims=tuple(embed_dims),
+            num_heads=tuple(heads),
+            mlp_ratios=(4, 4),
+            depths=tuple(depths),
+            sr_ratios=tuple(thinning),
+            wss=(window, window),
+        )
+        self.backbone.norm = nn.Identity()  # ends the whole Twins; features leave before it
+        self.out_channels = embed_dims[-1]
+        self._smallest = max(PATCH_SIZE * 2**stage * stride for stage, stride in enumerate(thinning))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """N×3×H×W, RGB in 0..255, H and W multiples of 8 -> N×out_channels×H/8×W/8."""
+        height, width = image.shape[-2:]
+        rows, columns = max(self._smallest - height, 0), max(self._smallest - width, 0)
+        if rows or columns:
+            image = F.pad(image, (0, columns, 0, rows), mode="replicate")
+        features = self.backbone.forward_intermediates(
+            image * (2 / 255) - 1, indices=[1], norm=False, intermediates_only=True
+        )[0]
+        return features[..., : height // self.stride, : width // self.stride]

@@ -1,0 +1,10 @@
+"""The plugin's registries: children of MMEngine's roots, scope ``ffplug_flowformer``."""
+
+from ffplug.registry import CONVERTERS as _CONVERTERS
+from mmengine.registry import MODELS as _MODELS
+from mmengine.registry import Registry
+
+MODELS = Registry("model", parent=_MODELS, scope="ffplug_flowformer", locations=["ffplug_flowformer.models"])
+CONVERTERS = Registry(
+    "converter", parent=_CONVERTERS, scope="ffplug_flowformer", locations=["ffplug_flowformer.converters"]
+)
