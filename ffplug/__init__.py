@@ -1,5 +1,31 @@
-"""FFPlug: optical flow, frame interpolation, space-time supersampling and faces, as plugins on MMEngine."""
+"""FFPlug: optical flow, frame interpolation, space-time supersampling and faces, as plugins on MMEngine.
+
+Importing this package imports neither torch nor MMEngine; the doors below load what they need when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 from ffplug.version import PLUGIN_API, __version__
 
-__all__ = ["PLUGIN_API", "__version__"]
+_DOORS = {
+    "FlowInferencer": "ffplug.apis.inferencer",
+    "build_model": "ffplug.apis.models",
+    "convert_state_dict": "ffplug.apis.converters",
+    "list_models": "ffplug.plugin",
+    "load_config": "ffplug.config",
+}
+
+__all__ = ["PLUGIN_API", "FlowInferencer", "__version__", "build_model", "convert_state_dict", "list_models", "load_config"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DOORS:
+        return getattr(importlib.import_module(_DOORS[name]), name)
+    raise AttributeError(f"module 'ffplug' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_DOORS})

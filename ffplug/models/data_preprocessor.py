@@ -8,6 +8,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from ffplug.datasets.seeding import derive_seed
 from ffplug.errors import DataError
 from ffplug.models.padding import pad, padding_for
 from ffplug.registry import MODELS
@@ -82,7 +83,7 @@ class FlowDataPreprocessor(BaseDataPreprocessor):
         if draw is None:
             generator.seed()
         else:
-            generator.manual_seed(torch.initial_seed() % 2**31 + int(draw))
+            generator.manual_seed(derive_seed("noise", int(draw)))
         low, high = self.noise
         deviation = low + (high - low) * torch.rand((), generator=generator, device=pair.device)
         noise = torch.randn(pair.shape, generator=generator, device=pair.device)

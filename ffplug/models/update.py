@@ -30,14 +30,16 @@ class MotionEncoder(BaseModule):
     ) -> None:
         super().__init__()
         self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0])
-        self.cost_out = conv3x3(*cost_widths) if len(cost_widths) == 2 else nn.Identity()
+        self.cost_out = conv3x3(*cost_widths) if len(cost_widths) == 2 else None
         self.flow_in = nn.Conv2d(2, flow_widths[0], 7, padding=3)
         self.flow_out = conv3x3(*flow_widths)
         self.fuse = conv3x3(cost_widths[-1] + flow_widths[-1], out_channels - 2)
 
     def forward(self, cost: Tensor, flow: Tensor) -> Tensor:
         """Cost features N×C×h×w, low-resolution flow N×2×h×w -> N×out_channels×h×w."""
-        cost = torch.relu_(self.cost_out(torch.relu_(self.cost_in(cost))))
+        cost = torch.relu_(self.cost_in(cost))
+        if self.cost_out is not None:
+            cost = torch.relu_(self.cost_out(cost))
         motion = torch.relu_(self.flow_out(torch.relu_(self.flow_in(flow))))
         fused = torch.relu_(self.fuse(torch.cat((cost, motion), dim=1)))
         return torch.cat((fused, flow.to(fused.dtype)), dim=1)
