@@ -165,20 +165,21 @@ def config_origin(path_or_name: str | os.PathLike, cfg_options: Mapping[str, Any
     load_config(path)
     origin: dict[str, tuple[str, Any]] = {}
     for file in dict.fromkeys(base_chain(path)):
-        values = dict(_leaves(Config.fromfile(str(file)).to_dict()))
+        values = dict(leaves(Config.fromfile(str(file)).to_dict()))
         for key, value in values.items():
             # Bases come first: a value that an earlier file gave already, unchanged, is that file's.
             if key not in origin or origin[key][1] != value:
                 origin[key] = (str(file), value)
     config = load_config(path, cfg_options)
     result = {}
-    for key, value in _leaves(config.to_dict()):
+    for key, value in leaves(config.to_dict()):
         file, known = origin.get(key, ("--cfg-options", None))
         result[key] = file if known == value else "--cfg-options"
     return result
 
 
-def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a nest of dicts, by dotted key."""
     children: Any
     if isinstance(value, Mapping) and value:
         children = value.items()
@@ -188,7 +189,7 @@ def _leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix, value
         return
     for key, item in children:
-        yield from _leaves(item, f"{prefix}.{key}" if prefix else str(key))
+        yield from leaves(item, f"{prefix}.{key}" if prefix else str(key))
 
 
 def apply_device_fragment(config: Config) -> None:
@@ -199,9 +200,9 @@ def apply_device_fragment(config: Config) -> None:
     file = base_file(Path("on_cpu"), fragment_module)
     if not file.is_file():
         raise ConfigError(f"on_cpu: config fragment {fragment_module} does not exist ({file})")
-    before = dict(_leaves(config.to_dict()))
+    before = dict(leaves(config.to_dict()))
     config.merge_from_dict(Config.fromfile(str(file)).to_dict())
-    after = dict(_leaves(config.to_dict()))
+    after = dict(leaves(config.to_dict()))
     changed = [key for key in after if key not in before or before[key] != after[key]]
     print_log(
         f"No GPU here: using the reduced settings of {fragment_module} ({file}). "

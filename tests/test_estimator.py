@@ -113,7 +113,7 @@ def test_policy_ends_the_loop(small):
 
 def test_further_decoders_run_on_their_own():
     config = load_config("raft_small").model
-    config.decoders = {"head": {"update": config.update, "upsampler": config.upsampler}}
+    config.decoders = {"head": {"update": config["update"], "upsampler": config["upsampler"]}}
     config.losses = [{"type": "ffplug.SequenceLoss"}, {"type": "ffplug.SequenceLoss", "name": "head", "weight": 0.5}]
     model = ffplug.build_model(config)
     result = model.predict_flow(*torch.rand(2, 1, 3, 64, 64) * 255, iterations=2)

@@ -1,0 +1,100 @@
+"""The ``ffplug`` command. Subcommands load when they are called, so that ``ffplug --help`` is quick."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+from ffplug.errors import FFPlugError, did_you_mean
+from ffplug.version import __version__
+
+COMMANDS = {
+    "list": "Show the installed plugins, what each registers, and what is wrong with it.",
+    "info": "Show everything about one plugin.",
+    "config": "Print a resolved config, and which file each value comes from.",
+    "doctor": "Report versions, plugins, op backends and devices, for a bug report.",
+    "data": "Check a data set on disk.",
+    "synth": "Write procedural data with exact flow in the layout of a data set.",
+    "train": "Train a model.",
+    "test": "Test a model.",
+    "infer": "Estimate the flow of pictures, folders or videos.",
+    "submit": "Write and check the archive of a benchmark submission.",
+    "convert": "Convert a published checkpoint.",
+    "flops": "Count parameters and FLOPs of a model.",
+    "benchmark": "Measure time and memory of a model.",
+    "report": "Write the HTML report of a training or test run.",
+}
+"""Subcommands and what they do; each lives in the module of its name."""
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names and imports a command's module when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: D102
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: D102
+        if name not in COMMANDS:
+            return None
+        return importlib.import_module(f"ffplug.cli.{name}").command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:  # noqa: D102
+        if args and args[0] not in COMMANDS:
+            raise click.UsageError(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ffplug")
+def cli() -> None:
+    """Optical flow, frame interpolation, space-time supersampling and faces, as plugins on MMEngine.
+
+    Every command takes --help, and --debug for the traceback of an error.
+    """
+
+
+def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
+    """Run a click command; an error becomes one line on standard error.
+
+    Returns:
+        Exit status: 0, 1 for an error that we did not expect, 2 for wrong input, 130 when interrupted.
+    """
+    arguments = list(arguments)
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    try:
+        command.main(args=arguments, prog_name=name, standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        click.echo(_line(error), err=True)
+        return 2 if isinstance(error, FFPlugError) else 1
+    return 0
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, FFPlugError):
+        return f"error: {error}"
+    text = " ".join(str(error).split())
+    return f"error: {type(error).__name__}: {text} (run again with --debug for the traceback)"
+
+
+def main() -> None:
+    """Entry point of the ``ffplug`` command."""
+    sys.exit(run(cli, sys.argv[1:], "ffplug"))

@@ -1,0 +1,5 @@
+"""``python -m ffplug.cli``."""
+
+from ffplug.cli import main
+
+main()

@@ -1,0 +1,46 @@
+"""``ffplug list``: the installed plugins."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+
+
+@click.command("list")
+@click.option("--models", is_flag=True, help="Print the names of all models, one a line, and nothing else.")
+@click.option("--check", is_flag=True, help="Try to import each plugin, in a process of its own, and show what fails.")
+def command(models: bool, check: bool) -> None:
+    """Show the installed plugins with version, what each registers, and what is wrong with it.
+
+    Reads manifests only; no plugin is imported into this process.
+    """
+    from ffplug.plugin import discover, list_models
+
+    if models:
+        for name in list_models():
+            click.echo(name)
+        return
+    for plugin in discover():
+        error = plugin.error or (check_import(plugin.package) if check else None)
+        click.echo(f"{plugin.name} {plugin.version}" + (f" - {plugin.summary}" if plugin.summary else ""))
+        if error:
+            click.echo(f"  BROKEN: {error}")
+        for kind, names in plugin.components.items():
+            click.echo(f"  {kind}: {', '.join(names)}")
+        if plugin.models:
+            click.echo(f"  model names: {', '.join(plugin.models)}")
+        if plugin.configs:
+            click.echo(f"  recipes: {', '.join(plugin.configs)}")
+
+
+def check_import(package: str) -> str | None:
+    """Import all of a plugin in another process and return what went wrong, or None."""
+    program = (
+        "import sys; from ffplug.plugin import discover, load\n"
+        "try:\n    load(next(p for p in discover() if p.package == sys.argv[1]))\n"
+        "except Exception as error:\n    sys.exit(str(error))"
+    )
+    result = subprocess.run([sys.executable, "-c", program, package], capture_output=True, text=True, check=False)
+    return (result.stderr.strip().splitlines() or ["no reason given"])[-1] if result.returncode else None
