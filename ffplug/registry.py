@@ -34,3 +34,6 @@ OPS = Registry("op", scope="ffplug", locations=["ffplug.ops"])
 
 CONVERTERS = Registry("converter", scope="ffplug", locations=["ffplug.apis.converters"])
 """Functions that rename the state dict of a public implementation, by the name of its source."""
+
+PREPARERS = Registry("preparer", scope="ffplug", locations=["ffplug.datasets.procedural"])
+"""Callables of a config that put data in place before anything is built (config key ``prepare_data``)."""

@@ -1,0 +1,19 @@
+"""Training: loops, hooks and optimiser wrappers."""
+
+from ffplug.engine.checkpoint_hook import CheckpointHook, find_resumable, publish
+from ffplug.engine.ema_hook import EMAHook
+from ffplug.engine.loops import IterBasedTrainLoop
+from ffplug.engine.nan_guard import NaNGuardHook
+from ffplug.engine.optim import AmpOptimWrapper
+from ffplug.engine.progress_hook import ProgressHook
+
+__all__ = [
+    "AmpOptimWrapper",
+    "CheckpointHook",
+    "EMAHook",
+    "IterBasedTrainLoop",
+    "NaNGuardHook",
+    "ProgressHook",
+    "find_resumable",
+    "publish",
+]

@@ -1,0 +1,351 @@
+"""Checkpoints that are plain data, never torn, and resumable; and the released weights."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import HistoryBuffer, print_log
+from mmengine.model import is_model_wrapper
+from safetensors.torch import save_file
+
+from ffplug.compat import atomic_path, load_from_local
+from ffplug.errors import CheckpointError, ConfigError
+from ffplug.registry import HOOKS
+from ffplug.version import __version__
+
+HISTORY = "history_buffer"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+@HOOKS.register_module()
+class CheckpointHook(Hook):
+    """Save what a resume needs every ``interval`` iterations, and the weights at the end.
+
+    The files differ from those of MMEngine's hook in four ways. They hold tensors and plain Python data alone, so
+    ``torch.load(weights_only=True)`` reads them with no allow-list. A new one is whole on the disk before an older
+    one is removed, so a kill at any moment leaves one to resume from. Frozen parts that the model names in
+    ``checkpoint_exclude_prefixes()`` are left out. And loading says what does not fit instead of going on without it.
+
+    After training ``weights.safetensors`` holds the last weights, the averaged ones where an EMA hook keeps them, and
+    in its metadata the model's config, the version of FFPlug and the iteration.
+
+    Args:
+        interval: Iterations between two checkpoints, > 0.
+        max_keep_ckpts: How many ``iter_*.pth`` to keep, the newest; -1 keeps all.
+        save_best: Name of a validation metric whose best model is kept as ``best.pth``, or None.
+        rule: ``'less'`` or ``'greater'``: which value of it is better.
+        save_last: Whether to save after the last iteration too.
+
+    Raises:
+        ConfigError: An argument is out of range, or ``interval`` falls between two updates of accumulated gradients.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(
+        self,
+        interval: int = 1000,
+        max_keep_ckpts: int = 3,
+        save_best: str | None = None,
+        rule: str = "less",
+        save_last: bool = True,
+    ) -> None:
+        if interval < 1 or max_keep_ckpts == 0:
+            raise ConfigError("checkpoint hook: interval must be at least 1 and max_keep_ckpts not 0")
+        if rule not in ("less", "greater"):
+            raise ConfigError(f"checkpoint hook: rule must be 'less' or 'greater', not {rule!r}")
+        self.interval = interval
+        self.max_keep_ckpts = max_keep_ckpts
+        self.save_best = save_best
+        self.rule = rule
+        self.save_last = save_last
+
+    # ---- saving
+
+    def before_train(self, runner: Any) -> None:
+        """Check the interval, and remove what killed writers left behind."""
+        counts = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+        if self.interval % counts:
+            raise ConfigError(
+                f"checkpoint hook: interval={self.interval} must be a multiple of accumulative_counts={counts}, "
+                "for half-accumulated gradients are not saved"
+            )
+        if is_main_process():
+            for leftover in Path(runner.work_dir).glob(".*.tmp"):
+                leftover.unlink()
+            if runner.iter == 0:
+                self._set_aside(runner)
+
+    @staticmethod
+    def _set_aside(runner: Any) -> None:
+        """Move what an earlier run left in the folder out of the way of a new one, losing nothing."""
+        work_dir = Path(runner.work_dir)
+        results = [work_dir / name for name in ("last_checkpoint", "best.pth", "best.json", WEIGHTS_FILE)]
+        earlier = [path for path in (*list_checkpoints(work_dir), *results) if path.is_file()]
+        if earlier:
+            folder = work_dir / f"before_{runner.timestamp}"
+            folder.mkdir(exist_ok=True)
+            for path in earlier:
+                path.rename(folder / path.name)
+            runner.logger.info(f"Checkpoints of an earlier run moved to {folder} (--resume would have continued it)")
+
+    def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Save at every interval, and after the last iteration."""
+        done = runner.iter + 1
+        if done % self.interval == 0 or (self.save_last and done == runner.max_iters):
+            runner.logger.info(f"Saving checkpoint at {done} iterations")
+            self._save(runner, f"iter_{done}.pth", done)
+            if is_main_process():
+                with atomic_path(Path(runner.work_dir) / "last_checkpoint") as temporary:
+                    temporary.write_text(str(Path(runner.work_dir) / f"iter_{done}.pth"))
+                self._remove_old(Path(runner.work_dir), done)
+
+    @staticmethod
+    def _save(runner: Any, name: str, iteration: int, resumable: bool = True) -> None:
+        runner.save_checkpoint(
+            runner.work_dir,
+            name,
+            save_optimizer=resumable,
+            save_param_scheduler=resumable and runner.param_schedulers is not None,
+            meta={"epoch": runner.epoch, "iter": iteration},
+            by_epoch=False,
+        )
+
+    def _remove_old(self, work_dir: Path, done: int) -> None:
+        if self.max_keep_ckpts > 0:
+            past = [path for path in list_checkpoints(work_dir) if int(path.stem[len("iter_") :]) <= done]
+            for path in past[self.max_keep_ckpts :]:
+                path.unlink()
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Keep the model as ``best.pth`` when its metric is the best so far."""
+        if self.save_best is None or not metrics or runner.train_loop is None:
+            return
+        if self.save_best not in metrics:
+            raise ConfigError(f"checkpoint hook: save_best={self.save_best!r} is none of {', '.join(metrics)}")
+        record = Path(runner.work_dir) / "best.json"
+        best = json.loads(record.read_text()) if record.is_file() else {}
+        value = float(metrics[self.save_best])
+        # A record from beyond this iteration was made before a kill, and will be made again.
+        known = best.get("metric") == self.save_best and best["iter"] < runner.iter
+        if known and ((value >= best["value"]) if self.rule == "less" else (value <= best["value"])):
+            return
+        self._save(runner, "best.pth", runner.iter, resumable=False)
+        if is_main_process():
+            with atomic_path(record) as temporary:
+                temporary.write_text(json.dumps({"metric": self.save_best, "value": value, "iter": runner.iter}))
+        runner.logger.info(f"Best {self.save_best} so far, {value:.4f}, saved as best.pth")
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Turn everything into plain data and leave the excluded parts out."""
+        excluded = excluded_prefixes(runner.model)
+        for key, prefix in (("state_dict", ""), ("ema_state_dict", "module.")):
+            if key in checkpoint:
+                checkpoint[key] = drop_prefixes(checkpoint[key], [prefix + name for name in excluded])
+        for key in ("meta", "message_hub"):
+            checkpoint[key] = to_plain(checkpoint[key])
+        checkpoint["meta"]["ffplug_version"] = __version__
+
+    def after_train(self, runner: Any) -> None:
+        """Publish the last checkpoint's weights as ``weights.safetensors``."""
+        path = Path(runner.work_dir) / f"iter_{runner.iter}.pth"
+        if is_main_process() and path.is_file():
+            target = publish(path, Path(runner.work_dir) / WEIGHTS_FILE, runner.cfg.get("model"))
+            runner.logger.info(f"Weights published as {target}")
+
+    # ---- loading
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Restore the log histories, fill in the excluded parts and check the fit.
+
+        Raises:
+            CheckpointError: The checkpoint to resume from, or to start from, is of another model.
+        """
+        if "message_hub" in checkpoint:
+            checkpoint["message_hub"] = from_plain(checkpoint["message_hub"])
+        if runner._resume and not {"state_dict", "meta", "optimizer", "message_hub"} <= checkpoint.keys():
+            raise CheckpointError("the checkpoint holds weights alone, without what a resume needs; use load_from")
+        state = state_of(checkpoint)
+        own = _bare(runner.model).state_dict()
+        problems = describe_mismatch(own, state, excluded_prefixes(runner.model))
+        if problems:
+            fits = sum(key in state and state[key].shape == value.shape for key, value in own.items())
+            if runner._resume or 2 * fits < len(own):
+                raise CheckpointError(
+                    f"the checkpoint is of another model: {problems}. Weights of a public implementation need "
+                    "`ffplug convert` first"
+                )
+            for key in [key for key in state if key in own and state[key].shape != own[key].shape]:
+                del state[key]
+            print_log(f"Only {fits} of {len(own)} tensors are loaded: {problems}", "current", logging.WARNING)
+        for key, value in own.items():
+            if key.startswith(excluded_prefixes(runner.model) or ("\0",)):
+                state.setdefault(key, value)
+
+
+def _bare(model: torch.nn.Module) -> torch.nn.Module:
+    return model.module if is_model_wrapper(model) else model
+
+
+def state_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the state dict of a checkpoint, which a bare file is itself, as a part of it and without ``module.``."""
+    state = checkpoint["state_dict"] if "state_dict" in checkpoint else dict(checkpoint)
+    checkpoint["state_dict"] = {key.removeprefix("module."): value for key, value in state.items()}
+    return checkpoint["state_dict"]
+
+
+def excluded_prefixes(model: torch.nn.Module) -> tuple[str, ...]:
+    """Return the state dict prefixes that this model wants left out of checkpoints."""
+    bare = _bare(model)
+    return tuple(bare.checkpoint_exclude_prefixes()) if hasattr(bare, "checkpoint_exclude_prefixes") else ()
+
+
+def drop_prefixes(state: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
+    """Return ``state`` without the keys that begin with one of ``prefixes``."""
+    prefixes = tuple(prefixes)
+    return {key: value for key, value in state.items() if not prefixes or not key.startswith(prefixes)}
+
+
+def describe_mismatch(
+    expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], optional: tuple[str, ...] = ()
+) -> str:
+    """Say in one line how ``found`` differs from the ``expected`` state dict; empty if it fits.
+
+    Args:
+        expected: State dict of the model.
+        found: State dict of a checkpoint.
+        optional: Prefixes of keys that may be missing.
+    """
+    missing = [
+        key
+        for key in expected
+        if key not in found and not key.startswith(optional or ("\0",)) and not key.endswith("num_batches_tracked")
+    ]
+    groups = {
+        "missing": missing,
+        "unexpected": [key for key in found if key not in expected],
+        "of another shape": [key for key in found if key in expected and found[key].shape != expected[key].shape],
+    }
+    return "; ".join(
+        f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for what, keys in groups.items()
+        if keys
+    )
+
+
+def to_plain(value: Any) -> Any:
+    """Turn HistoryBuffers and NumPy values in nested containers into tensors and plain Python data.
+
+    What is neither is dropped from dictionaries: it is display information and nothing that a resume needs.
+    """
+    if isinstance(value, HistoryBuffer):
+        log, count = value.data
+        return {
+            HISTORY: [torch.from_numpy(np.asarray(part, np.float64)) for part in (log, count)],
+            "max_length": value.max_length,
+        }
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items() if _is_plain(item)}
+    if isinstance(value, (list, tuple, set)):
+        return [to_plain(item) for item in value if _is_plain(item)]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return str(value) if isinstance(value, Path) else value
+
+
+def _is_plain(value: Any) -> bool:
+    kinds = (
+        HistoryBuffer,
+        Mapping,
+        list,
+        tuple,
+        set,
+        np.generic,
+        np.ndarray,
+        Path,
+        torch.Tensor,
+        str,
+        int,
+        float,
+        bool,
+    )
+    return value is None or isinstance(value, kinds)
+
+
+def from_plain(message_hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn the log histories of a saved message hub back into HistoryBuffers."""
+    scalars = {
+        key: HistoryBuffer(*(part.cpu().numpy() for part in value[HISTORY]), max_length=value["max_length"])
+        if isinstance(value, Mapping) and HISTORY in value
+        else value
+        for key, value in message_hub["log_scalars"].items()
+    }
+    return {**message_hub, "log_scalars": scalars}
+
+
+def list_checkpoints(work_dir: str | Path) -> list[Path]:
+    """Return the ``iter_*.pth`` of a folder, the newest iteration first."""
+    found = [(re.fullmatch(r"iter_(\d+)\.pth", path.name), path) for path in Path(work_dir).glob("iter_*.pth")]
+    return [path for _, path in sorted(((int(match[1]), path) for match, path in found if match), reverse=True)]
+
+
+def find_resumable(work_dir: str | Path) -> Path | None:
+    """Return the newest checkpoint of a folder that is whole, checking the sums of every record in it.
+
+    A torn ``last_checkpoint`` or a torn newest file, as a full disk leaves it, does not stop a resume.
+
+    Returns:
+        Its path, or None if there is none.
+    """
+    for path in list_checkpoints(work_dir):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is None:
+                    return path
+        except (zipfile.BadZipFile, OSError):
+            pass
+        print_log(f"{path} is damaged; looking for an older checkpoint", "current", logging.WARNING)
+    return None
+
+
+def publish(checkpoint: str | Path, target: str | Path, model_config: Mapping[str, Any] | None = None) -> Path:
+    """Write a checkpoint's weights as safetensors.
+
+    Args:
+        checkpoint: A training checkpoint.
+        target: Path of the ``.safetensors`` file.
+        model_config: Config of the model, kept as JSON in the file's metadata.
+
+    Returns:
+        ``target``.
+
+    Raises:
+        CheckpointError: The checkpoint is unreadable.
+    """
+    content = load_from_local(checkpoint, "cpu")
+    config = model_config.to_dict() if isinstance(model_config, ConfigDict) else model_config
+    metadata = {
+        "format": "pt",
+        "ffplug_version": __version__,
+        "model": json.dumps(config, default=str),
+        "iterations": str(content["meta"].get("iter", 0)),
+        "weights": "exponential moving average" if "ema_state_dict" in content else "last",
+    }
+    with atomic_path(target) as temporary:
+        save_file(
+            {key: value.contiguous().clone() for key, value in content["state_dict"].items()}, temporary, metadata
+        )
+    return Path(target)

@@ -1,0 +1,45 @@
+"""Averaged weights, without a second copy of what is frozen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine import hooks
+from torch import nn
+
+from ffplug.engine.checkpoint_hook import excluded_prefixes, state_of
+from ffplug.registry import HOOKS
+
+
+@HOOKS.register_module()
+class EMAHook(hooks.EMAHook):
+    """MMEngine's exponential moving average, sharing the parameters that do not train.
+
+    A frozen encoder is its own average, so the copy refers to it: this saves its memory, and the average of what
+    checkpoints leave out is never missed on loading.
+
+    Args:
+        momentum: Weight of the newest parameters, in (0, 1).
+        **kwargs: Those of ``mmengine.hooks.EMAHook``.
+    """
+
+    def __init__(self, momentum: float = 0.0002, **kwargs: Any) -> None:
+        super().__init__(momentum=momentum, **kwargs)
+
+    def before_run(self, runner: Any) -> None:
+        """Copy the model, and share what is frozen."""
+        super().before_run(runner)
+        for name, module in self.src_model.named_modules():
+            twin: nn.Module = self.ema_model.module.get_submodule(name)
+            for key, parameter in module._parameters.items():
+                if parameter is not None and not parameter.requires_grad:
+                    twin._parameters[key] = parameter
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Resume the average; excluded parts keep what they have."""
+        state = state_of(checkpoint)
+        own = self.src_model.state_dict()
+        for key in [key for key in own if key.startswith(excluded_prefixes(self.src_model) or ("\0",))]:
+            state.setdefault(key, own[key])
+            checkpoint.get("ema_state_dict", {}).setdefault(f"module.{key}", own[key])
+        super().after_load_checkpoint(runner, checkpoint)
