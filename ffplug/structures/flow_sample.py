@@ -12,6 +12,7 @@ class FlowDataSample(BaseDataElement):
     Attributes:
         gt_flow: true flow from frame 1 to frame 2, 2×H×W float32, pixels (x right, y down); 0 where invalid.
         gt_valid: where ``gt_flow`` is known, H×W float32 in {0, 1}.
+        gt_flow_double: Spring's flow on its doubled grid, 2×2H×2W float32, pixels of the frames; NaN where unknown.
         gt_valid_noc: KITTI's ground truth without occluded pixels, H×W float32 in {0, 1}.
         gt_occlusion: H×W bool, True = the pixel is not visible in frame 2.
         gt_foreground: H×W bool, True = on a moving object (KITTI's object map).
@@ -28,6 +29,7 @@ class FlowDataSample(BaseDataElement):
 
     gt_flow: Tensor
     gt_valid: Tensor
+    gt_flow_double: Tensor
     gt_valid_noc: Tensor
     gt_occlusion: Tensor
     gt_foreground: Tensor
