@@ -287,7 +287,7 @@ class RecurrentFlowEstimator(BaseModel):
             image2: frame 2, as ``image1``.
             iterations: number of iterations, or None for the model's ``test_iterations``.
             flow_init: first low-resolution flow N×2×h×w in grid cells of the padded frame (as ``flow_low`` of the
-                previous pair, see :func:`ffplug.ops.forward_warp_flow`), or None. Not with tiles.
+                previous pair, see :func:`ffplug.ops.forward_warp_flow`), or None.
             inputs: further inputs by name, for methods that take them.
 
         Returns:
@@ -306,11 +306,7 @@ class RecurrentFlowEstimator(BaseModel):
         self.eval()
         try:
             if self.tile is not None:
-                return self.tile(
-                    lambda first, second: {"flow": self._predict_whole(first, second, iterations)["flow"]},
-                    image1.float(),
-                    image2.float(),
-                )
+                return self.tile(self._predict_whole, image1.float(), image2.float(), iterations, flow_init)
             return self._predict_whole(image1.float(), image2.float(), iterations, flow_init, inputs)
         finally:
             self.train(was_training)

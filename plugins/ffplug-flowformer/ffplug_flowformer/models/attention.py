@@ -26,22 +26,25 @@ def sine_embedding(coordinates: Tensor, channels: int) -> Tensor:
 
 
 def grid_embedding(size: tuple[int, int], channels: int, like: Tensor, step: int = 1, offset: float = 0) -> Tensor:
-    """Sine embedding of the cells of a grid, row by row: (height·width)×channels in float32 on ``like``'s device.
+    """Sine embedding of the cells of a grid, row by row: (height·width)×channels.
 
     Args:
         size: height and width of the grid.
         channels: size of the embedding, a multiple of 4.
-        like: tensor on the device wanted.
+        like: tensor on the device and of the type wanted.
         step: distance of neighbours on the grid.
         offset: coordinate of the first cell.
     """
-    height, width = size
-    y, x = torch.meshgrid(
-        torch.arange(height, device=like.device, dtype=torch.float32) * step + offset,
-        torch.arange(width, device=like.device, dtype=torch.float32) * step + offset,
-        indexing="ij",
+    y, x = (
+        torch.arange(length, device=like.device, dtype=at_least_float32(like.dtype)) * step + offset for length in size
     )
-    return sine_embedding(torch.stack((x, y), dim=-1).flatten(0, 1), channels)
+    cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
+    return sine_embedding(cells.flatten(0, 1), channels).to(like.dtype)
+
+
+def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type in which coordinates are computed beside tensors of ``dtype``: half precision would lose cells."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def padding_to(size: tuple[int, int], multiple: int) -> tuple[int, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,8 +25,7 @@ class CostPatchEmbedding(nn.Module):
         self.patch_size = patch_size
         widths = [1, channels // 4, channels // 2, channels] if patch_size == 8 else [1, channels // 4, channels]
         self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 6, stride=2, padding=2)
-            for before, after in zip(widths[:-1], widths[1:], strict=True)
+            nn.Conv2d(before, after, 6, stride=2, padding=2) for before, after in itertools.pairwise(widths)
         )
         self.mix = nn.Linear(2 * channels, 2 * channels)
         self.project = nn.Linear(2 * channels, 2 * channels)

@@ -6,7 +6,6 @@ K tokens of a pixel see each other, then the k-th tokens of all pixels, near by 
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,12 +13,15 @@ from ffplug.ops.correlation import corr_lookup
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ffplug_flowformer.models.attention import attend, perceptron, sine_embedding
+from ffplug_flowformer.models.attention import at_least_float32, attend, perceptron, sine_embedding
 from ffplug_flowformer.models.cost_tokens import CostPatchEmbedding, LatentSummary
 from ffplug_flowformer.models.group_transformer import AlternateGroupLayer
 from ffplug_flowformer.registry import MODELS
 
 BATCH_ORDERS = ("correct", "published")
+
+CPU_CHUNK, GPU_CHUNK = 2**20, 2**23
+"""Cells of cost maps that are embedded at a time by default; more only falls out of a CPU's cache (measured)."""
 
 
 @dataclasses.dataclass
@@ -61,7 +65,7 @@ class MemoryQuery(nn.Module):
     def forward(self, window: Tensor, target: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Local costs N×L×samples, targets N×L×2 (x, y in cells), keys and values N×L×K×Q -> N×L×Q."""
         token = self.embed(window)
-        query = self.q(self.norm1(token) + sine_embedding(target, self.channels))
+        query = self.q(self.norm1(token) + sine_embedding(target, self.channels).to(token.dtype))
         read = attend(query.flatten(0, 1)[:, None], key.flatten(0, 1), value.flatten(0, 1), self.heads)
         token = token + self.proj(torch.cat((read.view_as(token), token), dim=-1))
         return token + self.ffn(self.norm2(token))
@@ -83,7 +87,8 @@ class LatentCostMemory(Cost):
         query_channels: Q of the query token.
         radius: the local window has (2·radius + 1)² samples.
         heads: heads of every attention.
-        chunk: source pixels whose cost maps are embedded at a time; bounds the peak of memory, changes no number.
+        chunk: source pixels whose cost maps are embedded at a time; it bounds the peak of memory and changes no number.
+            None takes what suits the device: a CPU's cache, or enough to fill a GPU.
         checkpointing: recompute the encoder's activations in the backward pass in place of keeping them.
         batch_order: ``'correct'`` gives every sample its own context. ``'published'`` repeats what the public code
             does in batches of several samples, where token k of sample n sees the context of sample (n·K + k) mod N.
@@ -105,35 +110,27 @@ class LatentCostMemory(Cost):
         query_channels: int = 64,
         radius: int = 4,
         heads: int = 8,
-        chunk: int = 1024,
+        chunk: int | None = None,
         checkpointing: bool = False,
         batch_order: str = "correct",
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self._check(
-            {
-                f"channels={channels}": channels % heads == 0 and channels % 4 == 0,
-                f"query_channels={query_channels}": query_channels % heads == 0 and query_channels % 4 == 0,
-            },
-            f"expected a multiple of 4 and of heads={heads}",
-        )
-        self._check(
-            {
-                f"patch_channels={patch_channels}": patch_channels % 4 == 0,
-                f"vertical_channels={vertical_channels}": vertical_channels % 4 == 0,
-            },
-            "expected a multiple of 4",
-        )
-        self._check(
-            {f"vertical_channels={vertical_channels}": bool(vertical_channels) == bool(context_channels)},
-            f"expected 0 exactly where context_channels is 0, which is {context_channels}",
-        )
-        self._check({f"patch_size={patch_size}": patch_size in (4, 8)}, "expected 4 or 8")
-        self._check({f"chunk={chunk}": chunk >= 1, f"tokens={tokens}": tokens >= 1}, "expected at least 1")
-        self._check(
-            {f"batch_order={batch_order!r}": batch_order in BATCH_ORDERS}, f"expected one of {', '.join(BATCH_ORDERS)}"
-        )
+        fits_heads = f"a multiple of 4 and of heads={heads}"
+        guided = f"0 exactly where context_channels is 0, which is {context_channels}"
+        for name, value, holds, expected in (
+            ("channels", channels, channels % math.lcm(4, heads) == 0, fits_heads),
+            ("query_channels", query_channels, query_channels % math.lcm(4, heads) == 0, fits_heads),
+            ("patch_channels", patch_channels, patch_channels % 4 == 0, "a multiple of 4"),
+            ("vertical_channels", vertical_channels, vertical_channels % 4 == 0, "a multiple of 4"),
+            ("vertical_channels", vertical_channels, bool(vertical_channels) == bool(context_channels), guided),
+            ("patch_size", patch_size, patch_size in (4, 8), "4 or 8"),
+            ("tokens", tokens, tokens >= 1, "at least 1"),
+            ("chunk", chunk, chunk is None or chunk >= 1, "at least 1, or None"),
+            ("batch_order", batch_order, batch_order in BATCH_ORDERS, " or ".join(map(repr, BATCH_ORDERS))),
+        ):
+            if not holds:
+                raise ConfigError(f"LatentCostMemory: {name}={value!r}: expected {expected}")
         self.feature_channels = feature_channels
         self.context_channels = context_channels or None
         self.tokens = tokens
@@ -152,12 +149,6 @@ class LatentCostMemory(Cost):
         )
         self.query = MemoryQuery(samples, query_channels, channels, heads)
 
-    @staticmethod
-    def _check(conditions: dict[str, bool], expected: str) -> None:
-        for setting, holds in conditions.items():
-            if not holds:
-                raise ConfigError(f"LatentCostMemory: {setting}: {expected}")
-
     def forward(self, encoded: Encoded) -> CostMemory:
         """Correlate the features and encode the volume; see :class:`~ffplug.models.parts.Cost`."""
         volume = self.correlate(encoded.feature1, encoded.feature2)
@@ -174,7 +165,8 @@ class LatentCostMemory(Cost):
         """Volume N×(h·w)×(h·w) and context N×C×h×w -> cost memory N×h×w×K×D."""
         size = context.shape[-2:]
         maps = volume.view(-1, 1, *size)
-        latent = torch.cat([self._run(self._summarise, part) for part in maps.split(self.chunk)])
+        chunk = self.chunk or max(1, (CPU_CHUNK if maps.is_cpu else GPU_CHUNK) // (size[0] * size[1]))
+        latent = torch.cat([self._run(self._summarise, part) for part in maps.split(chunk)])
         first = tokens = latent.view(volume.shape[0], *size, *latent.shape[1:])
         guide = None if self.context_channels is None else self._per_token(context)
         for layer in self.layers:
@@ -185,9 +177,9 @@ class LatentCostMemory(Cost):
         """Query token and local costs: see :class:`~ffplug.models.parts.Cost`."""
         size = flow.shape[-2:]
         window = corr_lookup(cost.volume, (tuple(size),), flow, self.radius).permute(0, 2, 3, 1).flatten(1, 2)
-        cells = torch.stack(
-            torch.meshgrid(*(torch.arange(n, device=flow.device) for n in reversed(size)), indexing="xy"), dim=-1
-        ).flatten(0, 1)
+        dtype = at_least_float32(flow.dtype)
+        x, y = (torch.arange(length, device=flow.device, dtype=dtype) for length in reversed(size))
+        cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
         target = flow.detach().flatten(2).transpose(1, 2) + cells
         token = self.query(window, target, cost.key, cost.value)
         return torch.cat((token, window), dim=-1).transpose(1, 2).unflatten(2, size)
