@@ -291,8 +291,8 @@ class RecurrentFlowEstimator(BaseModel):
             inputs: further inputs by name, for methods that take them.
 
         Returns:
-            ``flow`` N×2×H×W in pixels, ``flow_low`` N×2×h×w in cells of the padded grid (without tiles), and what else the
-            method gives.
+            ``flow`` N×2×H×W in pixels, ``flow_low`` N×2×h×w in cells of the padded grid (with tiles, of the frame's grid),
+            and what else the method gives.
 
         Raises:
             ValueError: the frames are not N×3×H×W of one size, or too large for an encoder.
