@@ -291,7 +291,7 @@ class RecurrentFlowEstimator(BaseModel):
             inputs: further inputs by name, for methods that take them.
 
         Returns:
-            ``flow`` N×2×H×W in pixels, ``flow_low`` N×2×h×w in cells of the padded grid (with tiles, of the frame's grid),
+            ``flow`` N×2×H×W in pixels, ``flow_low`` N×2×h×w in cells of the padded grid (with tiles, the frame's),
             and what else the method gives.
 
         Raises:
