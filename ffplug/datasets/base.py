@@ -210,13 +210,17 @@ class FlowDataset(BaseDataset):
         idx = idx + len(self) if idx < 0 else idx
         if not 0 <= idx < len(self):
             raise IndexError(f"{self.name}: index out of range: there are {len(self)} pairs")
-        info = super().get_data_info(idx)
+        info = self.resolve(super().get_data_info(idx))
+        info["procedural"] = self._metainfo["procedural"]
+        info["draw"] = getattr(idx, "draw", None)
+        return info
+
+    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Put ``data_root`` before the paths of an entry."""
         for key in ("img1_path", "img2_path", "flow_path"):
             if info[key] is not None:
                 info[key] = join(self.data_root, info[key])
         info["mask_paths"] = {name: join(self.data_root, path) for name, path in info["mask_paths"].items()}
-        info["procedural"] = self._metainfo["procedural"]
-        info["draw"] = getattr(idx, "draw", None)
         return info
 
     def __getitem__(self, idx: int) -> dict[str, Any]:

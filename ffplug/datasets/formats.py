@@ -174,12 +174,8 @@ def encode_flo(flow: np.ndarray, valid: np.ndarray) -> bytes:
 _PFM_TOKEN = re.compile(rb"(?:\s|#[^\n]*\n)*([^\s#]+)")
 
 
-def decode_pfm(data: bytes, path: PathLike) -> Flow:
-    """Decode ``.pfm`` with 3 channels (u, v, unused), rows from the bottom to the top, either byte order.
-
-    The header may be spread over any white space and hold ``#`` comments; the sign of the scale is the byte order
-    (negative = little endian), its magnitude is ignored.
-    """
+def read_pfm_header(data: bytes, path: PathLike) -> tuple[int, int, bool, int]:
+    """Return width, height, whether the bytes are little endian, and where the header's last token ends."""
     tokens, position = [], 0
     while len(tokens) < 4 and (match := _PFM_TOKEN.match(data, position)):
         tokens.append(match[1])
@@ -198,11 +194,21 @@ def decode_pfm(data: bytes, path: PathLike) -> Flow:
     _check_sides(width, height, path)
     if scale == 0 or not np.isfinite(scale):
         raise DataError(f"{path}: damaged .pfm header: the scale must be a number other than 0, found {tokens[3]!r}")
+    return width, height, scale < 0, position
+
+
+def decode_pfm(data: bytes, path: PathLike) -> Flow:
+    """Decode ``.pfm`` with 3 channels (u, v, unused), rows from the bottom to the top, either byte order.
+
+    The header may be spread over any white space and hold ``#`` comments; the sign of the scale is the byte order
+    (negative = little endian), its magnitude is ignored.
+    """
+    width, height, little_endian, position = read_pfm_header(data, path)
     size = 12 * width * height
     two = data[position : position + 2] == b"\r\n" and len(data) - position - 2 == size
     start = position + (2 if two else 1)
     _check_length(start + size, len(data), width, height, path)
-    values = np.frombuffer(data, "<f4" if scale < 0 else ">f4", offset=start).reshape(height, width, 3)
+    values = np.frombuffer(data, "<f4" if little_endian else ">f4", offset=start).reshape(height, width, 3)
     return split_unknown(np.ascontiguousarray(values[::-1, :, :2], np.float32))
 
 

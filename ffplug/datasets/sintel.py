@@ -102,15 +102,14 @@ class SintelDataset(FlowDataset):
                 yield from self._scan_scene(part, render, scene, problems)
 
     def _scan_scene(self, part: str, render: str, scene: str, problems: list[Problem]) -> Iterable[dict[str, Any]]:
-        sequence = f"{render}/{scene}"
-        frames = self.consecutive(join(part, render, scene), r"frame_(\d+)\.png", sequence, problems)
+        frames = self.consecutive(join(part, render, scene), r"frame_(\d+)\.png", scene, problems)
         sides: dict[str, dict[int, str]] = {}
         if part == "training":
             flows = self.numbered(f"training/flow/{scene}", r"frame_(\d+)\.flo")
             for frame in frames[:-1]:
                 if frame not in flows:
                     problems.append(
-                        Problem(f"training/flow/{scene}/frame_{frame:04d}.flo", "this flow is missing", sequence)
+                        Problem(f"training/flow/{scene}/frame_{frame:04d}.flo", "this flow is missing", scene)
                     )
             sides = {
                 mask: self.numbered(f"training/{folder}/{scene}", r"frame_(\d+)\.png")

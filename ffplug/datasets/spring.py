@@ -64,9 +64,7 @@ class SpringDataset(FlowDataset):
 
     def _scan_scene(self, scene: str, camera: str, direction: str, problems: list[Problem]) -> Iterable[dict[str, Any]]:
         base, kind = join(self.split, scene), f"flow_{direction}_{camera}"
-        frames = self.consecutive(
-            join(base, f"frame_{camera}"), rf"frame_{camera}_(\d+)\.png", f"{scene}/{camera}", problems
-        )
+        frames = self.consecutive(join(base, f"frame_{camera}"), rf"frame_{camera}_(\d+)\.png", scene, problems)
         flows = self.numbered(join(base, kind), rf"{kind}_(\d+)\.flo5")
         maps = {
             mask: (join(base, "maps", name), self.numbered(join(base, "maps", name), rf"{name}_(\d+)\.png"))
@@ -81,7 +79,7 @@ class SpringDataset(FlowDataset):
             first, second = (earlier, later) if direction == "FW" else (later, earlier)
             flow = join(base, kind, f"{kind}_{first:04d}.flo5")
             if self.split == "train" and first not in flows:
-                problems.append(Problem(flow, "this flow is missing", f"{scene}/{camera}"))
+                problems.append(Problem(flow, "this flow is missing", scene))
             yield self.pair(
                 join(base, f"frame_{camera}", f"frame_{camera}_{first:04d}.png"),
                 join(base, f"frame_{camera}", f"frame_{camera}_{second:04d}.png"),

@@ -115,13 +115,13 @@ class FlyingThings3DDataset(_ThingsDataset):
         folder = join(images, sequence, camera)
         flow_folder = join(flows, sequence, direction, camera)
         word, letter = ("IntoFuture" if direction == "into_future" else "IntoPast"), camera[0].upper()
-        frames = self.consecutive(folder, r"(\d+)\.png", f"{render}/{sequence}/{camera}", problems)
+        frames = self.consecutive(folder, r"(\d+)\.png", f"{sequence}/{camera}", problems)
         found = self.numbered(flow_folder, rf"OpticalFlow{word}_(\d+)_{letter}\.pfm")
         for earlier, later in itertools.pairwise(frames):
             first, second = (earlier, later) if direction == "into_future" else (later, earlier)
             flow = join(flow_folder, f"OpticalFlow{word}_{first:04d}_{letter}.pfm")
             if first not in found:
-                problems.append(Problem(flow, "this flow is missing", f"{render}/{sequence}/{camera}"))
+                problems.append(Problem(flow, "this flow is missing", f"{sequence}/{camera}"))
             if any(
                 f"{self.split.upper()}/{sequence}/{camera}/{frame:04d}.png" in excluded for frame in (first, second)
             ):

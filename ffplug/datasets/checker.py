@@ -1,0 +1,373 @@
+"""Look a data set over before a training starts: what is missing, cut off, or of the wrong size."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import h5py
+import numpy as np
+from mmengine import fileio
+
+from ffplug.datasets.base import FlowDataset, Problem
+from ffplug.datasets.formats import (
+    FLO_MAGIC,
+    IMAGE_SUFFIXES,
+    read_flow,
+    read_image,
+    read_mask,
+    read_pfm_header,
+)
+from ffplug.datasets.layouts import LAYOUTS, detect_layout, explain_root, join, list_folder, read_marker
+from ffplug.datasets.sintel import FRAMES
+from ffplug.errors import DataError, did_you_mean
+from ffplug.registry import DATASETS
+
+HEAD_BYTES = 4096
+_PPM_HEADER = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+(\d+)\s")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a data set that is checked on its own.
+
+    Attributes:
+        folder: the folder below the root without which the part is not there.
+        dataset: the type that reads it, and ``options``: its arguments.
+        needed: whether its absence is a problem, or only worth a note (further passes, cameras, test frames).
+    """
+
+    folder: str
+    dataset: str
+    options: dict[str, Any]
+    needed: bool = False
+
+
+PARTS: dict[str, list[Part]] = {
+    "sintel": [
+        Part("training/clean", "SintelDataset", dict(render="clean"), needed=True),
+        Part("training/final", "SintelDataset", dict(render="final"), needed=True),
+        Part("test/clean", "SintelDataset", dict(render="clean", split="test")),
+        Part("test/final", "SintelDataset", dict(render="final", split="test")),
+    ],
+    "chairs": [Part("data", "FlyingChairsDataset", dict(split="all"), needed=True)],
+    "things": [
+        Part(f"frames_{render}pass/{split.upper()}", "FlyingThings3DDataset", dict(render=render, split=split))
+        for render in ("clean", "final")
+        for split in ("train", "test")
+    ],
+    "things-subset": [
+        Part(
+            f"{split}/image_{render}/{camera}",
+            "FlyingThings3DSubsetDataset",
+            dict(render=render, split=split, cameras=camera),
+        )
+        for split in ("train", "val")
+        for render in ("clean", "final")
+        for camera in ("left", "right")
+    ],
+    "kitti2015": [
+        Part("training/image_2", "KITTI2015Dataset", dict(split="train"), needed=True),
+        Part("testing/image_2", "KITTI2015Dataset", dict(split="test")),
+    ],
+    "kitti2012": [
+        Part("training", "KITTI2012Dataset", dict(split="train"), needed=True),
+        Part("testing", "KITTI2012Dataset", dict(split="test")),
+    ],
+    "hd1k": [
+        Part("hd1k_input/image_2", "HD1KDataset", dict(split="train"), needed=True),
+        Part("hd1k_challenge/image_2", "HD1KDataset", dict(split="test")),
+    ],
+    "spring": [
+        Part("train", "SpringDataset", dict(split="train"), needed=True),
+        Part("test", "SpringDataset", dict(split="test")),
+    ],
+    "folder": [Part("", "FolderFlowDataset", {}, needed=True)],
+}
+
+
+@dataclasses.dataclass
+class CheckReport:
+    """What a check found.
+
+    Attributes:
+        root: the folder.
+        layout: key of :data:`PARTS`.
+        title: the data set's name; ``procedural`` tells a stand-in.
+        full: whether every file was decoded.
+        pairs: number of frame pairs per (part, sequence).
+        files: number of files looked at.
+        problems: what is wrong.
+        notes: what is absent but need not be there.
+    """
+
+    root: str
+    layout: str
+    title: str
+    procedural: bool
+    full: bool
+    pairs: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
+    files: int = 0
+    problems: list[Problem] = dataclasses.field(default_factory=list)
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything as plain lists and dicts."""
+        return {
+            "root": self.root,
+            "layout": self.layout,
+            "title": self.title,
+            "procedural": self.procedural,
+            "full": self.full,
+            "ok": self.ok,
+            "files": self.files,
+            "sequences": [
+                {"part": part, "sequence": sequence, "pairs": pairs} for (part, sequence), pairs in self.pairs.items()
+            ],
+            "problems": [dataclasses.asdict(problem) for problem in self.problems],
+            "notes": self.notes,
+        }
+
+
+def check_dataset(
+    root: str,
+    layout: str = "auto",
+    full: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> CheckReport:
+    """Check a data set on disk.
+
+    The quick check lists what should be there and reads each file's header and end, which finds whatever a broken
+    download leaves; ``full`` decodes every file.
+
+    Args:
+        root: its root folder.
+        layout: a key of :data:`PARTS`, or ``'auto'`` to recognise it.
+        full: decode every file.
+        progress: called with the number of files done and to do.
+        workers: threads; None = one per core.
+
+    Returns:
+        What is there and what is wrong.
+
+    Raises:
+        DataError: nothing that can be checked lies there.
+    """
+    root = os.path.expanduser(root)
+    layout = _recognise(root, layout)
+    title = LAYOUTS[layout].title if layout in LAYOUTS else "folder of frames"
+    report = CheckReport(root, layout, title, read_marker(root) is not None, full)
+    pairs: list[tuple[str, dict[str, Any]]] = []
+    for part in PARTS[layout]:
+        pairs += [(part.folder, pair) for pair in _scan_part(part, report)]
+    if not pairs and not report.problems:
+        raise DataError(
+            explain_root(root, layout, PARTS[layout][0].folder) if layout in LAYOUTS else f"{root}: no frames"
+        )
+    report.pairs = dict(Counter((part, pair["sequence"]) for part, pair in pairs))
+    _check_files(report, [pair for _, pair in pairs], progress, workers)
+    return report
+
+
+def _recognise(root: str, layout: str) -> str:
+    if layout == "auto":
+        if not fileio.isdir(root):
+            raise DataError(f"{root}: {'not a folder' if fileio.exists(root) else 'no such folder'}")
+        if list_folder(root) == ([], []):
+            raise DataError(f"{root}: the folder is empty")
+        layout = detect_layout(root) or _inner_layout(root)
+    if layout not in PARTS:
+        raise DataError(f"layout {layout!r}: expected auto, {', '.join(PARTS)}{did_you_mean(layout, PARTS)}")
+    if layout in LAYOUTS and detect_layout(root) != layout:
+        raise DataError(explain_root(root, layout, PARTS[layout][0].folder))
+    return layout
+
+
+def _inner_layout(root: str) -> str:
+    """The layout of a root that none recognises: its own frames, or an error that says where the set may lie."""
+    folders, files = list_folder(root)
+    for folder in folders:
+        inner = join(root, folder)
+        if key := detect_layout(inner):
+            raise DataError(f"{root}: not a data set's root; {LAYOUTS[key].title} lies in {inner}: check that")
+    if any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
+        return "folder"
+    shown = ", ".join(folders[:8] + files[:8])
+    known = ", ".join(layout.title for layout in LAYOUTS.values())
+    raise DataError(f"{root}: expected the root of {known}, or a folder of frames; found {shown}")
+
+
+def _scan_part(part: Part, report: CheckReport) -> list[dict[str, Any]]:
+    if part.folder and not fileio.isdir(join(report.root, part.folder)):
+        if part.needed:
+            report.problems.append(Problem(part.folder, "this folder is missing"))
+        else:
+            report.notes.append(f"{part.folder}: not there")
+        return []
+    dataset: FlowDataset = DATASETS.get(f"ffplug.{part.dataset}")(report.root, lazy_init=True, **part.options)
+    problems: list[Problem] = []
+    try:
+        pairs = list(dataset.scan(problems))
+    except DataError as error:
+        report.problems.append(Problem(part.folder or report.root, str(error)))
+        return []
+    if not report.procedural:
+        _check_counts(part, dataset, len(pairs), report)
+    report.problems += [dataclasses.replace(p, path=join(report.root, p.path)) for p in problems]
+    return [dataset.resolve(pair) for pair in pairs]
+
+
+def _check_counts(part: Part, dataset: FlowDataset, found: int, report: CheckReport) -> None:
+    """Compare with the published numbers; for Sintel, by scene."""
+    if part.dataset == "SintelDataset" and part.options.get("split") != "test":
+        folder = join(report.root, part.folder)
+        for scene, frames in FRAMES.items():
+            there = sum(name.endswith(".png") for name in list_folder(join(folder, scene))[1])
+            if there != frames:
+                message = f"expected {frames} frames, found {there or 'none'}"
+                report.problems.append(Problem(join(folder, scene), message, scene))
+    elif dataset.published_pairs is not None and found != dataset.published_pairs:
+        message = f"found {found} frame pairs, the published set has {dataset.published_pairs}"
+        if part.dataset == "HD1KDataset":
+            report.notes.append(f"{part.folder}: {message}")
+        else:
+            report.problems.append(Problem(join(report.root, part.folder), message))
+
+
+def _check_files(
+    report: CheckReport,
+    pairs: list[dict[str, Any]],
+    progress: Callable[[int, int], None] | None,
+    workers: int | None,
+) -> None:
+    kinds: dict[str, tuple[str, str]] = {}
+    for pair in pairs:
+        kinds.setdefault(pair["img1_path"], ("image", pair["sequence"]))
+        kinds.setdefault(pair["img2_path"], ("image", pair["sequence"]))
+        if pair["flow_path"]:
+            kinds.setdefault(pair["flow_path"], ("flow", pair["sequence"]))
+        for name, path in pair["mask_paths"].items():
+            kinds.setdefault(path, ("flow" if name == "valid_noc" else "mask", pair["sequence"]))
+    listed = {problem.path for problem in report.problems}
+    paths = [path for path in kinds if path not in listed]
+    report.files = len(paths)
+    sizes: dict[str, tuple[int, int]] = {}
+    inspect = _decode if report.full else _peek
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        for done, (path, outcome) in enumerate(
+            zip(paths, pool.map(lambda path: _try(inspect, path, kinds[path][0]), paths), strict=True), start=1
+        ):
+            if isinstance(outcome, str):
+                report.problems.append(Problem(path, outcome, kinds[path][1]))
+            else:
+                sizes[path] = outcome
+            if progress:
+                progress(done, len(paths))
+    for pair in pairs:
+        _compare_sizes(pair, sizes, report)
+
+
+def _compare_sizes(pair: dict[str, Any], sizes: dict[str, tuple[int, int]], report: CheckReport) -> None:
+    """Report second frames, flows and masks whose size is not the first frame's."""
+    expected = sizes.get(pair["img1_path"])
+    if expected is None:
+        return
+    width, height = expected
+    for path in (pair["img2_path"], pair["flow_path"], *pair["mask_paths"].values()):
+        allowed = [expected]
+        if pair["doubled"] and path != pair["img2_path"]:
+            allowed.append((2 * width, 2 * height))
+        if path in sizes and sizes[path] not in allowed:
+            found = "×".join(map(str, sizes[path]))
+            message = f"expected {width}×{height} (W×H) as {os.path.basename(pair['img1_path'])}, found {found}"
+            report.problems.append(Problem(path, message, pair["sequence"]))
+
+
+def _try(inspect: Callable[[str, str], tuple[int, int]], path: str, kind: str) -> tuple[int, int] | str:
+    """The file's (width, height), or what is wrong with it."""
+    try:
+        return inspect(path, kind)
+    except DataError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _decode(path: str, kind: str) -> tuple[int, int]:
+    """Decode the whole file."""
+    if kind == "flow":
+        flow, valid = read_flow(path)
+        if not valid.any():
+            raise DataError(f"{path}: no pixel of this flow is valid")
+        return flow.shape[1], flow.shape[0]
+    array = read_image(path) if kind == "image" else read_mask(path)
+    return array.shape[1], array.shape[0]
+
+
+def _peek(path: str, kind: str) -> tuple[int, int]:
+    """Read the header, and compare the file's length and end with it."""
+    if not os.path.isfile(path):
+        return _decode(path, kind)  # a remote back-end, or a missing file: the reader's error says so
+    size = os.path.getsize(path)
+    with open(path, "rb") as file:
+        head = file.read(HEAD_BYTES)
+        file.seek(max(0, size - 16))
+        tail = file.read()
+    suffix = os.path.splitext(path)[1].lower()
+    if not head:
+        raise DataError(f"{path}: the file is empty (0 bytes); download or write it again")
+    if suffix == ".png":
+        return _peek_png(path, kind, head, tail)
+    if suffix == ".flo" and head[:4] == FLO_MAGIC and size >= 12:
+        width, height = (side.item() for side in np.frombuffer(head, "<i4", 2, 4))
+        return _expect(path, width, height, 12 + 8 * width * height, size)
+    if suffix == ".pfm":
+        width, height, _, end = read_pfm_header(head, path)
+        return _expect(
+            path, width, height, end + (2 if head[end : end + 2] == b"\r\n" else 1) + 12 * width * height, size
+        )
+    if suffix == ".ppm" and (match := _PPM_HEADER.match(head)):
+        width, height, largest = map(int, match.groups())
+        return _expect(path, width, height, match.end() + 3 * width * height * (2 if largest > 255 else 1), size)
+    if suffix == ".flo5":
+        return _peek_flo5(path)
+    return _decode(path, kind)
+
+
+def _peek_png(path: str, kind: str, head: bytes, tail: bytes) -> tuple[int, int]:
+    if not head.startswith(PNG_SIGNATURE) or head[12:16] != b"IHDR" or len(head) < 33:
+        raise DataError(f"{path}: expected a PNG, found a file that starts with {head[:8]!r}")
+    if tail[-8:-4] != b"IEND":
+        raise DataError(f"{path}: truncated PNG: its end marker is missing")
+    width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
+    if kind == "flow" and (head[24], head[25]) != (16, 2):
+        raise DataError(f"{path}: expected a flow PNG of 3 channels with 16 bits each, found {head[24]} bits")
+    return width, height
+
+
+def _peek_flo5(path: str) -> tuple[int, int]:
+    try:
+        with h5py.File(path, "r") as file:
+            shape = file["flow"].shape
+    except (OSError, KeyError, AttributeError) as error:
+        raise DataError(f"{path}: expected an HDF5 file with the data set 'flow' ({error})") from None
+    if len(shape) != 3 or shape[2] != 2:
+        raise DataError(f"{path}: expected a flow of shape H×W×2, found {shape}")
+    return shape[1], shape[0]
+
+
+def _expect(path: str, width: int, height: int, expected: int, found: int) -> tuple[int, int]:
+    if width < 1 or height < 1 or expected != found:
+        state = "truncated" if found < expected else "damaged"
+        raise DataError(f"{path}: {state}: {width}×{height} pixels (W×H) take {expected} bytes, found {found}")
+    return width, height
