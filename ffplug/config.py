@@ -70,6 +70,8 @@ def load_config(path_or_name: str | os.PathLike, cfg_options: Mapping[str, Any] 
         raise
     except Exception as error:
         raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
+    for name in getattr(config, "_imported_names", ()):
+        config._cfg_dict.pop(name, None)  # what the file imports (`read_base`) is no setting
     if cfg_options:
         try:
             config.merge_from_dict(dict(cfg_options))

@@ -12,6 +12,11 @@ from ffplug.models.parts import FrameEncoder
 from ffplug.registry import MODELS
 
 
+def _shortcut(inputs: int, outputs: int, norm: str, stride: int) -> nn.Module:
+    same = stride == 1 and inputs == outputs
+    return nn.Identity() if same else ConvNorm(inputs, outputs, 1, stride, norm)
+
+
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut, with a ReLU on the branch before the sum and on the sum."""
 
@@ -20,7 +25,7 @@ class ResidualBlock(nn.Module):
         self.layers = nn.ModuleList(
             [ConvNorm(inputs, outputs, 3, stride, norm), ConvNorm(outputs, outputs, 3, norm=norm)]
         )
-        self.shortcut = nn.Identity() if stride == 1 else ConvNorm(inputs, outputs, 1, stride, norm)
+        self.shortcut = _shortcut(inputs, outputs, norm, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
@@ -43,7 +48,7 @@ class BottleneckBlock(ResidualBlock):
                 ConvNorm(inner, outputs, 1, norm=norm),
             ]
         )
-        self.shortcut = nn.Identity() if stride == 1 else ConvNorm(inputs, outputs, 1, stride, norm)
+        self.shortcut = _shortcut(inputs, outputs, norm, stride)
 
 
 @MODELS.register_module()

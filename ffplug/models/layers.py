@@ -24,8 +24,13 @@ class InstanceNorm2d(nn.Module):
 
 
 def make_norm(name: str, channels: int) -> nn.Module:
-    """Make the normalisation ``instance``, ``batch`` or ``none`` for ``channels``."""
-    makers = {"instance": InstanceNorm2d, "batch": lambda: nn.BatchNorm2d(channels), "none": nn.Identity}
+    """Make the normalisation ``instance``, ``batch``, ``group`` (of eight channels) or ``none`` for ``channels``."""
+    makers = {
+        "instance": InstanceNorm2d,
+        "batch": lambda: nn.BatchNorm2d(channels),
+        "group": lambda: nn.GroupNorm(max(channels // 8, 1), channels),
+        "none": nn.Identity,
+    }
     if name not in makers:
         raise ValueError(f"norm={name!r}: expected one of {', '.join(makers)}")
     return makers[name]()

@@ -1,0 +1,1 @@
+"""SAMFlow's networks and recipes."""

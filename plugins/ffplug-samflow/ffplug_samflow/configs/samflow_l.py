@@ -1,0 +1,8 @@
+"""SAMFlow with SAM's ViT-L."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .samflow_tiny import *
+
+model["context_encoder"].update(sam=dict(type="ffplug_samflow.SAMViTEncoder", arch="large"))
