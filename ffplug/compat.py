@@ -25,6 +25,7 @@ from mmengine.dist import utils as dist_utils
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader, FlexibleRunner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import package_utils
@@ -42,9 +43,16 @@ UNREADABLE = (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyErr
 # HistoryBuffers, and the fork falls back to full unpickling, which runs whatever code the file holds.
 
 
-def _history_getattr(owner: Any, name: str) -> Any:
-    """Stand in for ``getattr``, which pickled HistoryBuffers call for their statistics, and for nothing else."""
-    if owner is HistoryBuffer and name in {"min", "max", "mean", "current", "statistics"}:
+PICKLED_METHODS = {
+    HistoryBuffer: {"min", "max", "mean", "current"},
+    OneCycleParamScheduler: {"_annealing_cos", "_annealing_linear"},
+}
+"""Methods that MMEngine's own checkpoints refer to, as parts of the state of their class."""
+
+
+def _method(owner: Any, name: str) -> Any:
+    """Stand in for ``getattr``, which pickles call for a method: for those above, and for nothing else."""
+    if isinstance(owner, type) and name in PICKLED_METHODS.get(owner, ()):
         return getattr(owner, name)
     raise pickle.UnpicklingError(f"GLOBAL builtins.getattr of {name!r} is refused")
 
@@ -68,7 +76,7 @@ def _safe_globals() -> list[Any]:
         for name in ("_reconstruct", "scalar")
     ]
     dtypes = [item for item in vars(np.dtypes).values() if isinstance(item, type)]
-    return [HistoryBuffer, _named(_history_getattr, "builtins", "getattr"), *arrays, np.ndarray, np.dtype, *dtypes]
+    return [*PICKLED_METHODS, _named(_method, "builtins", "getattr"), *arrays, np.ndarray, np.dtype, *dtypes]
 
 
 def trusts_checkpoints() -> bool:

@@ -153,7 +153,7 @@ class CheckpointHook(Hook):
         for key, prefix in (("state_dict", ""), ("ema_state_dict", "module.")):
             if key in checkpoint:
                 checkpoint[key] = drop_prefixes(checkpoint[key], [prefix + name for name in excluded])
-        for key in ("meta", "message_hub"):
+        for key in checkpoint.keys() - {"state_dict", "ema_state_dict", "optimizer"}:
             checkpoint[key] = to_plain(checkpoint[key])
         checkpoint["meta"]["ffplug_version"] = __version__
 
@@ -177,7 +177,7 @@ class CheckpointHook(Hook):
         if runner._resume and not {"state_dict", "meta", "optimizer", "message_hub"} <= checkpoint.keys():
             raise CheckpointError("the checkpoint holds weights alone, without what a resume needs; use load_from")
         state = state_of(checkpoint)
-        own = _bare(runner.model).state_dict()
+        own = bare(runner.model).state_dict()
         problems = describe_mismatch(own, state, excluded_prefixes(runner.model))
         if problems:
             fits = sum(key in state and state[key].shape == value.shape for key, value in own.items())
@@ -194,7 +194,8 @@ class CheckpointHook(Hook):
                 state.setdefault(key, value)
 
 
-def _bare(model: torch.nn.Module) -> torch.nn.Module:
+def bare(model: torch.nn.Module) -> torch.nn.Module:
+    """Return the model without its distributed wrapper."""
     return model.module if is_model_wrapper(model) else model
 
 
@@ -207,8 +208,8 @@ def state_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def excluded_prefixes(model: torch.nn.Module) -> tuple[str, ...]:
     """Return the state dict prefixes that this model wants left out of checkpoints."""
-    bare = _bare(model)
-    return tuple(bare.checkpoint_exclude_prefixes()) if hasattr(bare, "checkpoint_exclude_prefixes") else ()
+    prefixes = getattr(bare(model), "checkpoint_exclude_prefixes", tuple)
+    return tuple(prefixes())
 
 
 def drop_prefixes(state: Mapping[str, Any], prefixes: Iterable[str]) -> dict[str, Any]:
@@ -247,7 +248,7 @@ def describe_mismatch(
 def to_plain(value: Any) -> Any:
     """Turn HistoryBuffers and NumPy values in nested containers into tensors and plain Python data.
 
-    What is neither is dropped from dictionaries: it is display information and nothing that a resume needs.
+    What is neither is dropped: schedulers hold a method of their own, datasets describe themselves with classes.
     """
     if isinstance(value, HistoryBuffer):
         log, count = value.data
@@ -256,9 +257,10 @@ def to_plain(value: Any) -> Any:
             "max_length": value.max_length,
         }
     if isinstance(value, Mapping):
-        return {str(key): to_plain(item) for key, item in value.items() if _is_plain(item)}
+        return {to_plain(key): to_plain(item) for key, item in value.items() if _is_plain(item)}
     if isinstance(value, (list, tuple, set)):
-        return [to_plain(item) for item in value if _is_plain(item)]
+        items = [to_plain(item) for item in value if _is_plain(item)]
+        return tuple(items) if isinstance(value, tuple) else items
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -35,7 +35,7 @@ class NaNGuardHook(Hook):
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Look at the losses of the iteration that was just done."""
-        terms = {name: float(value) for name, value in (outputs or {}).items()}
+        terms = {name: float(torch.as_tensor(value).detach()) for name, value in (outputs or {}).items()}
         scaler = getattr(runner.optim_wrapper, "loss_scaler", None)
         if "train/grad_norm" in runner.message_hub.log_scalars and not (scaler is not None and scaler.is_enabled()):
             terms["grad_norm"] = float(runner.message_hub.get_scalar("train/grad_norm").current())

@@ -8,6 +8,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 
@@ -62,7 +63,7 @@ class ProgressHook(Hook):
         if not is_main_process():
             return
         done = runner.iter + 1
-        loss = f"loss {float(outputs['loss']):.4f}" if outputs and "loss" in outputs else ""
+        loss = f"loss {float(torch.as_tensor(outputs['loss']).detach()):.4f}" if outputs and "loss" in outputs else ""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, loss=loss)
         elif (now := time.monotonic()) - self._shown >= self.interval_s:

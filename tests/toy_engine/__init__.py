@@ -1,0 +1,1 @@
+"""A small plugin that the tests of the engine train in real processes."""

@@ -1,0 +1,117 @@
+"""A model, a data set, a metric and a recorder: as random as the real ones, and small."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.model import BaseModel
+from torch import nn
+from torch.utils.data import Dataset
+
+from ffplug.datasets.seeding import index_rng
+from ffplug.structures import FlowDataSample
+from toy_engine.registry import DATASETS, HOOKS, METRICS, MODELS
+
+
+@DATASETS.register_module()
+class ToyFlow(Dataset):
+    """Pairs of noise; augmentation draws from all three generators. Sample ``poison`` has a flow of NaN."""
+
+    def __init__(self, length=11, augment=True, poison=None):
+        self.length, self.augment, self.poison = length, augment, poison
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(int(index))
+        images = torch.randint(0, 256, (2, 3, 16, 24), generator=generator, dtype=torch.uint8)
+        flow = torch.randn(2, 16, 24, generator=generator)
+        with index_rng(index):
+            if self.augment:
+                flow = flow * random.uniform(0.5, 2) + float(np.random.randn()) + torch.randn(1)
+        if index == self.poison:
+            flow[:] = float("nan")
+        sample = FlowDataSample(metainfo={"img1_path": f"toy/{int(index)}.png", "sample_id": str(int(index))})
+        sample.gt_flow = flow
+        return {"inputs": images, "data_samples": sample}
+
+
+@MODELS.register_module()
+class ToyEstimator(BaseModel):
+    """A convolution with dropout and noise, and a frozen part that checkpoints leave out."""
+
+    def __init__(self, dropout=0.2, width=8):
+        super().__init__()
+        self.first = nn.Conv2d(6, width, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(width)
+        self.last = nn.Conv2d(width, 2, 3, padding=1)
+        self.dropout = dropout
+        self.frozen = nn.Linear(4, 4).requires_grad_(False)
+
+    def checkpoint_exclude_prefixes(self):
+        return ("frozen.",)
+
+    def forward(self, inputs, data_samples=None, mode="tensor"):
+        device = next(self.parameters()).device
+        images = torch.stack(list(inputs)).to(device).float().flatten(1, 2) / 255
+        if mode == "loss" and self.dropout:
+            images = images + 0.1 * torch.randn_like(images) * random.random() * np.random.rand()
+        hidden = nn.functional.dropout(self.norm(self.first(images)).relu(), self.dropout, self.training)
+        flow = self.last(hidden)
+        if mode == "tensor":
+            return flow
+        if mode == "predict":
+            for sample, value in zip(data_samples, flow, strict=True):
+                sample.pred_flow = value.detach().float()
+            return data_samples
+        target = torch.stack([sample.gt_flow for sample in data_samples]).to(device)
+        return {"loss_flow": (flow.float() - target).abs().mean()}
+
+
+@METRICS.register_module()
+class ToyEPE(BaseMetric):
+    """Mean end-point error, over samples."""
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            flow, true = (
+                (sample.pred_flow, sample.gt_flow)
+                if hasattr(sample, "pred_flow")
+                else (sample["pred_flow"], sample["gt_flow"])
+            )
+            self.results.append(float((flow.cpu() - true.cpu()).norm(dim=0).double().mean()))
+
+    def compute_metrics(self, results):
+        return {"EPE": float(np.mean(results)), "samples": len(results)}
+
+
+@HOOKS.register_module()
+class Recorder(Hook):
+    """Append every iteration's loss, to the last bit, to ``losses.jsonl``; take time, so that a test can kill it."""
+
+    priority = "HIGH"
+
+    def __init__(self, pause=0.0):
+        self.pause = pause
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if is_main_process():
+            with open(Path(runner.work_dir) / "losses.jsonl", "a") as file:
+                lr = runner.optim_wrapper.param_groups[0]["lr"]
+                file.write(
+                    json.dumps([runner.iter, float(torch.as_tensor(outputs["loss"]).detach()).hex(), float(lr).hex()])
+                    + "\n"
+                )
+        time.sleep(self.pause)
+
+    def after_val_epoch(self, runner, metrics=None):
+        if is_main_process() and metrics:
+            with open(Path(runner.work_dir) / "metrics.jsonl", "a") as file:
+                file.write(json.dumps([runner.iter, metrics["EPE"].hex()]) + "\n")
