@@ -417,6 +417,24 @@ class TestMemoryAndGradients:
         torch.testing.assert_close(cost.lookup(state.cost, state.flow), whole[1:], atol=1e-5, rtol=1e-5)
 
 
+def test_a_reduced_network_learns_a_shift():
+    network = tiny_model().train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    texture = F.interpolate(torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(0)) * 255, scale_factor=4)
+    first, second = texture[..., :64, 8:80], texture[..., :64, 4:76]  # what is at x in frame 1 is at x + 4 in frame 2
+    truth = torch.tensor([4.0, 0.0]).view(1, 2, 1, 1)
+    errors = []
+    for _ in range(60):
+        flows = network.run(first, second, 2, every=True)["flows"]
+        errors.append(float((flows[-1] - truth).norm(dim=1).mean()))
+        optimiser.zero_grad()
+        sum((flow - truth).abs().mean() for flow in flows).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimiser.step()
+    assert errors[0] > 3
+    assert errors[-1] < 0.5
+
+
 class TestTiles:
     def test_a_frame_of_one_tile_is_a_direct_call(self):
         network = ffplug.build_model(tiny_config())

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from ffplug.errors import ConfigError
+from ffplug.apis.checkpoints import read_state_dict
+from ffplug.errors import CheckpointError, ConfigError
+from ffplug.models.layers import scale_image
 from ffplug.models.parts import FrameEncoder
 from timm.models.twins import Twins
 from torch import Tensor, nn
@@ -28,6 +30,12 @@ class TwinsFeatures(FrameEncoder):
         depths: blocks of the stages.
         thinning: stride of the keys' and values' grid in each stage.
         window: side of the attention windows, in cells of the stage.
+        weights: file of timm's ImageNet weights (``twins_svt_large`` for the defaults) that :meth:`init_weights` reads,
+            for training from scratch as published; None starts at random. Nothing is downloaded.
+        init_cfg: see MMEngine's ``BaseModule``.
+
+    Raises:
+        ConfigError: sizes that do not divide, or not one value for each stage.
     """
 
     def __init__(
@@ -37,6 +45,7 @@ class TwinsFeatures(FrameEncoder):
         depths: Sequence[int] = (2, 2),
         thinning: Sequence[int] = (8, 4),
         window: int = 7,
+        weights: str | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -58,8 +67,28 @@ class TwinsFeatures(FrameEncoder):
             wss=(window, window),
         )
         self.backbone.norm = nn.Identity()  # ends the whole Twins; features leave before it
+        self.embed_dims = tuple(embed_dims)
+        self.weights = weights
         self.out_channels = embed_dims[-1]
         self._smallest = max(PATCH_SIZE * 2**stage * stride for stage, stride in enumerate(thinning))
+
+    def init_weights(self) -> None:
+        """Start from the ImageNet weights, where a file of them is given.
+
+        Raises:
+            CheckpointError: the file is missing, unreadable, or of another network.
+        """
+        super().init_weights()
+        if self.weights is None:
+            return
+        state, expected = read_state_dict(self.weights), self.backbone.state_dict()
+        wrong = [key for key, value in expected.items() if key not in state or state[key].shape != value.shape]
+        if wrong:
+            raise CheckpointError(
+                f"{self.weights}: {len(wrong)} of {len(expected)} keys of Twins are missing or of another shape "
+                f"({', '.join(wrong[:3])} ...): expected timm's weights for embed_dims={self.embed_dims}"
+            )
+        self.backbone.load_state_dict({key: state[key] for key in expected})
 
     def forward(self, image: Tensor) -> Tensor:
         """N×3×H×W, RGB in 0..255, H and W multiples of 8 -> N×out_channels×H/8×W/8."""
@@ -68,6 +97,6 @@ class TwinsFeatures(FrameEncoder):
         if rows or columns:
             image = F.pad(image, (0, columns, 0, rows), mode="replicate")
         features = self.backbone.forward_intermediates(
-            image * (2 / 255) - 1, indices=[1], norm=False, intermediates_only=True
+            scale_image(image), indices=[1], norm=False, intermediates_only=True
         )[0]
         return features[..., : height // self.stride, : width // self.stride]
