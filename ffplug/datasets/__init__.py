@@ -8,6 +8,7 @@ from ffplug.datasets.formats import read_flow, read_image, read_mask, write_flow
 from ffplug.datasets.hd1k import HD1KDataset
 from ffplug.datasets.kitti import KITTI2012Dataset, KITTI2015Dataset
 from ffplug.datasets.mix import MixDataset
+from ffplug.datasets.procedural import ProceduralFlowDataset, ProceduralStandIn
 from ffplug.datasets.samplers import FlowSampler
 from ffplug.datasets.seeding import SeededIndex, derive_seed, index_rng, sample_rng
 from ffplug.datasets.sintel import SintelDataset
@@ -29,6 +30,8 @@ __all__ = [
     "LoadFlowPair",
     "MixDataset",
     "PackFlowInputs",
+    "ProceduralFlowDataset",
+    "ProceduralStandIn",
     "RAFTDenseAugment",
     "RAFTSparseAugment",
     "SeededIndex",

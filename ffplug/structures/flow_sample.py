@@ -47,4 +47,4 @@ class FlowDataSample(BaseDataElement):
 
 def shown_name(dataset: str, procedural: bool) -> str:
     """Name a data set in logs, tables and captions, so that a procedural stand-in is never taken for the real set."""
-    return f"procedural, not {dataset}" if procedural else dataset
+    return f"procedural, not {dataset}" if procedural and not dataset.startswith("procedural") else dataset

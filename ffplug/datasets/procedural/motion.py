@@ -50,7 +50,8 @@ class LayerMotion:
     """Where a layer's points are at any time: shears, then scale, rotation, perspective and translation.
 
     Coordinates are pixels, x right and y down; the layer's plane has its origin at the layer's centre. Translations
-    (``shift_x``, ``shift_y``) add up: the camera's and the layer's own. Rotation is in radians, zoom and stretch are natural logarithms of factors, perspective is in 1/pixel.
+    (``shift_x``, ``shift_y``) add up: the camera's and the layer's own. Rotation is in radians, zoom and stretch are
+    natural logarithms of factors, perspective is in 1/pixel.
     """
 
     centre: tuple[float, float]

@@ -56,7 +56,7 @@ class SceneOptions:
 
 
 PRESETS = {
-    "demo": SceneOptions(layers=(3, 5), speed=(6.0, 12.0), camera=0.8, rotation=2.0, zoom=0.02, perspective=0.2,
+    "demo": SceneOptions(layers=(3, 5), speed=(5.0, 11.0), camera=0.8, rotation=2.0, zoom=0.02, perspective=0.2,
                          elastic=0.15, size=(0.2, 0.4), fog=0.3, noise=2.0),
     "standard": SceneOptions(),
     "hard": SceneOptions(layers=(7, 14), speed=(2.0, 30.0), rotation=10.0, zoom=0.05, elastic=0.5, size=(0.06, 0.34),

@@ -41,7 +41,7 @@ class Layer:
 
     def colour(self, x: np.ndarray, y: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Return RGB float32 in 0..255 at the layer's points; shapes darken softly towards their rim."""
-        rim = 1 - 0.35 * np.exp(np.minimum(distance, 0) / 4)
+        rim = 1 - 0.25 * np.exp(np.minimum(distance, 0) / 5)
         return np.clip(self.texture.sample(x, y), 0, 255) * rim.astype(np.float32)[:, None]
 
 
@@ -77,8 +77,8 @@ class Scene:
 
     size: tuple[int, int]
     layers: tuple[Layer, ...]
-    options: SceneOptions = SceneOptions()
-    seed: tuple[int, ...] = (0,)
+    options: SceneOptions
+    seed: tuple[int, ...]
 
     def view(self, time: float, points: tuple[np.ndarray, np.ndarray] | None = None, colours: bool = True) -> View:
         """See the scene at ``time``.
@@ -188,8 +188,7 @@ def random_scene(
 def _drift(rng: np.random.Generator, speed: float) -> tuple[Oscillation, Oscillation]:
     """Draw a translation of peak ``speed`` in a random direction; slow turns make it curved."""
     direction, period = rng.uniform(0, 2 * np.pi), rng.uniform(12, 24)
-    phase = rng.uniform(-0.9, 0.9) + np.pi * rng.integers(2)
-    bend = rng.uniform(-0.6, 0.6)
+    phase, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-0.6, 0.6)
     return (
         Oscillation(speed * float(np.cos(direction)), period, phase),
         Oscillation(speed * float(np.sin(direction)), period, phase + bend),

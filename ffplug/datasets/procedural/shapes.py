@@ -175,7 +175,7 @@ def random_shape(rng: np.random.Generator, size: float) -> Shape:
         angles = np.arange(2 * points) * np.pi / points
         shape = _polar_polygon(size * np.where(np.arange(2 * points) % 2, rng.uniform(0.4, 0.7), 1.15), angles)
     elif kind == "bars":
-        width = max(1.5, size * rng.uniform(0.06, 0.15))
+        width = max(2.0, size * rng.uniform(0.06, 0.15))
         return Bars(size * 1.2, size * rng.uniform(0.5, 1.0), width * rng.uniform(3.0, 6.0), width)
     else:
         amplitudes = rng.uniform(-1, 1, 4) * np.array([0.22, 0.14, 0.08, 0.05])

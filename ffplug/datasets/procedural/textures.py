@@ -266,14 +266,14 @@ def random_analytic_texture(rng: np.random.Generator, waves: int = 24) -> Analyt
     weights = rng.normal(0, 1, (waves, 3)) * (wavelengths[:, None] / 20) ** 0.9
     weights *= np.array([0.75, 0.5, 0.35]) / np.sqrt((weights**2).sum(axis=0) / 2)
     luminance = rng.normal(0, 1, 3) * 0.35 + 1
-    palette = np.stack([45 * luminance, rng.normal(0, 22, 3), rng.normal(0, 22, 3)])
+    palette = np.stack([42 * luminance, rng.normal(0, 18, 3), rng.normal(0, 18, 3)])
     return AnalyticTexture(
         frequencies=frequencies,
         phases=rng.uniform(0, 2 * np.pi, waves),
         weights=weights,
         noise=_random_noise(rng, 3, 0.5, (10, 28)),
         sharpness=float(rng.choice([0.0, 0.0, 1.0, 2.2])),
-        base=np.clip(rng.normal(125, 35, 3), 55, 200),
+        base=np.clip(rng.normal(125, 28, 3), 60, 195),
         palette=palette,
     )
 

@@ -26,26 +26,23 @@ import cv2
 import numpy as np
 
 from ffplug.datasets.formats import encode_pfm, write_bytes, write_flow, write_image, write_mask
+from ffplug.datasets.layouts import MARKER, read_marker
 from ffplug.datasets.procedural.options import SceneOptions
 from ffplug.datasets.procedural.scene import Scene, View, random_scene
 from ffplug.datasets.procedural.textures import TextureSource
+from ffplug.datasets.sintel import FRAMES, VALIDATION_SCENES
 from ffplug.errors import ConfigError, DataError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-MARKER = "PROCEDURAL.json"
 VERSION = 1
 """Raised when the same recipe gives other pictures or other flow than before."""
 
-SINTEL_TRAINING = (
-    "alley_1 alley_2 ambush_2 bamboo_1 ambush_4 ambush_5 bamboo_2 ambush_6 bandage_1 ambush_7 bandage_2 cave_2 cave_4 "
-    "market_5 market_6 market_2 mountain_1 shaman_3 shaman_2 sleeping_1 sleeping_2 temple_2 temple_3"
-).split()
-"""Sintel's scene names, so that splits by name work; those held out by custom come at every third place or so."""
-SINTEL_TEST = (
-    "ambush_1 ambush_3 bamboo_3 cave_3 market_1 market_4 mountain_2 PERTURBED_market_3 PERTURBED_shaman_1 temple_1 "
-    "tiger wall"
-).split()
+SINTEL_TRAINING = [name for name in sorted(FRAMES) if name not in VALIDATION_SCENES]
+for _place, _scene in enumerate(VALIDATION_SCENES):
+    SINTEL_TRAINING.insert(3 * _place + 2, _scene)
+"""Sintel's scene names in the order in which they are used, every third one of the validation split."""
+SINTEL_TEST = ["ambush_1", "ambush_3", "bamboo_3", "cave_3", "market_1", "market_4", "mountain_2"]
 KITTI_SIZES = ((375, 1242), (376, 1241), (374, 1238), (370, 1226), (370, 1224))
 """Height and width of KITTI 2015's frames; a procedural set has the same ones in its own scale."""
 
@@ -55,7 +52,7 @@ class Recipe:
     """Everything that a procedural set on disk follows from.
 
     Args:
-        layout: name of the layout, a key of :data:`LAYOUTS`.
+        layout: name of the layout, a key of :data:`WRITERS`.
         scenes: number of training scenes; of training pairs for FlyingChairs and KITTI.
         frames: frames per scene; pairs have two.
         size: height and width of the frames in pixels.
@@ -78,9 +75,9 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            near = did_you_mean(self.layout, LAYOUTS)
-            raise ConfigError(f"layout={self.layout!r}: expected one of {', '.join(LAYOUTS)}{near}")
+        if self.layout not in WRITERS:
+            near = did_you_mean(self.layout, WRITERS)
+            raise ConfigError(f"layout={self.layout!r}: expected one of {', '.join(WRITERS)}{near}")
         if len(self.size) != 2 or min(self.size) < 16:
             raise ConfigError(f"size={self.size}: expected height and width of at least 16 pixels")
         for name, least in (("scenes", 1), ("frames", 2), ("seed", 0)):
@@ -113,34 +110,18 @@ def texture_source(kind: str) -> TextureSource:
 
 
 @dataclass(frozen=True)
-class Layout:
-    """How a public data set lies on disk.
+class LayoutWriter:
+    """How a layout of :data:`ffplug.datasets.layouts.LAYOUTS` is written.
 
     Attributes:
-        title: its name.
-        holds: glob patterns that all match something in a root of this layout.
-        jobs: gives for a recipe the (subset, index) of each scene to write.
-        write: writes one scene: ``write(folder, recipe, subset, index)``.
+        scene: writes one scene: ``scene(folder, recipe, subset, index)``.
         finish: writes what comes after the scenes, if anything: ``finish(folder, recipe)``.
+        has_test: whether there is a second part, for testing or validation.
     """
 
-    title: str
-    holds: tuple[str, ...]
-    jobs: Callable[[Recipe], list[tuple[int, int]]]
-    write: Callable[[Path, Recipe, int, int], None]
+    scene: Callable[[Path, Recipe, int, int], None]
     finish: Callable[[Path, Recipe], None] | None = None
-
-    def is_at(self, root: Path) -> bool:
-        """Return whether ``root`` holds data of this layout, real or procedural."""
-        return root.is_dir() and all(next(root.glob(pattern), None) is not None for pattern in self.holds)
-
-
-def read_marker(root: Path) -> dict[str, Any] | None:
-    """Return the content of ``PROCEDURAL.json`` in ``root``, or None when there is none or it is not readable."""
-    try:
-        return json.loads((root / MARKER).read_text())
-    except (OSError, ValueError):
-        return None
+    has_test: bool = True
 
 
 def write_procedural(
@@ -168,7 +149,7 @@ def write_procedural(
     root = Path(root)
     marker = recipe.marker()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        found = read_marker(root)
+        found = read_marker(str(root))
         if found == marker:
             logger.info("%s holds this procedural set already", root)
             return False
@@ -212,7 +193,7 @@ def _is_alive(pid: str) -> bool:
 
 def _move_into_place(folder: Path, root: Path, marker: dict[str, Any]) -> bool:
     """Rename the finished folder to ``root``; another process that wrote the same set first wins."""
-    if root.is_dir() and read_marker(root) not in (None, marker):
+    if root.is_dir() and read_marker(str(root)) not in (None, marker):
         old = folder.with_name(f"{folder.name}.old")
         root.rename(old)
         folder.rename(root)
@@ -221,24 +202,23 @@ def _move_into_place(folder: Path, root: Path, marker: dict[str, Any]) -> bool:
     try:
         folder.rename(root)
     except OSError:
-        if read_marker(root) == marker:
+        if read_marker(str(root)) == marker:
             return False
         raise
     return True
 
 
-def _write_scenes(
-    recipe: Recipe, folder: Path, workers: int, progress: Callable[[int, int], None] | None
-) -> None:
-    layout = LAYOUTS[recipe.layout]
-    jobs = layout.jobs(recipe)
+def _write_scenes(recipe: Recipe, folder: Path, workers: int, progress: Callable[[int, int], None] | None) -> None:
+    writer = WRITERS[recipe.layout]
+    jobs = [(0, index) for index in range(recipe.scenes)]
+    jobs += [(1, index) for index in range(recipe.test_scenes if writer.has_test else 0)]
     report = progress or (lambda done, total: None)
     report(0, len(jobs))
     if workers > 0:
         # Fresh interpreters: forking a process that runs threads (torch's, OpenCV's) can hang.
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            futures = [pool.submit(layout.write, folder, recipe, *job) for job in jobs]
+            futures = [pool.submit(writer.scene, folder, recipe, *job) for job in jobs]
             try:
                 for done, future in enumerate(as_completed(futures), start=1):
                     future.result()
@@ -248,10 +228,10 @@ def _write_scenes(
                 raise
     else:
         for done, job in enumerate(jobs, start=1):
-            layout.write(folder, recipe, *job)
+            writer.scene(folder, recipe, *job)
             report(done, len(jobs))
-    if layout.finish:
-        layout.finish(folder, recipe)
+    if writer.finish:
+        writer.finish(folder, recipe)
 
 
 def _start_worker() -> None:
@@ -263,14 +243,6 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow_parent, daemon=True).start()
-
-
-def _two_parts(recipe: Recipe) -> list[tuple[int, int]]:
-    return [(0, i) for i in range(recipe.scenes)] + [(1, i) for i in range(recipe.test_scenes)]
-
-
-def _one_part(recipe: Recipe) -> list[tuple[int, int]]:
-    return [(0, i) for i in range(recipe.scenes)]
 
 
 def _name(names: list[str], index: int) -> str:
@@ -451,35 +423,14 @@ def _hole(scene: Scene, frame: int) -> np.ndarray:
     return ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
 
 
-LAYOUTS = {
-    "sintel": Layout(
-        "Sintel", ("training/clean/*/*.png", "training/final/*/*.png", "training/flow/*/*.flo"), _two_parts,
-        _write_sintel,
-    ),
-    "chairs": Layout(
-        "FlyingChairs", ("data/*_img1.ppm", "data/*_flow.flo"), _one_part, _write_chairs, _finish_chairs
-    ),
-    "things": Layout(
-        "FlyingThings3D", ("frames_cleanpass/TRAIN/*/*/left/*.png", "optical_flow/TRAIN/*/*/into_future/left/*.pfm"),
-        _two_parts, _write_things,
-    ),
-    "things-subset": Layout(
-        "FlyingThings3D subset", ("train/image_clean/left/*.png", "train/flow/left/into_future/*.flo"), _two_parts,
-        _write_things_subset,
-    ),
-    "kitti2015": Layout(
-        "KITTI 2015", ("training/image_2/*_10.png", "training/flow_occ/*_10.png"), _two_parts,
-        functools.partial(_write_kitti, "image_2", True),
-    ),
-    "kitti2012": Layout(
-        "KITTI 2012", ("training/colored_0/*_10.png", "training/flow_occ/*_10.png"), _two_parts,
-        functools.partial(_write_kitti, "colored_0", False),
-    ),
-    "hd1k": Layout(
-        "HD1K", ("hd1k_input/image_2/*.png", "hd1k_flow_gt/flow_occ/*.png"), _two_parts, _write_hd1k
-    ),
-    "spring": Layout(
-        "Spring", ("train/*/frame_left/*.png", "train/*/flow_FW_left/*.flo5"), _two_parts, _write_spring
-    ),
-}  # fmt: skip
-"""Layouts that can be written, by name."""
+WRITERS = {
+    "sintel": LayoutWriter(_write_sintel),
+    "chairs": LayoutWriter(_write_chairs, _finish_chairs, has_test=False),
+    "things": LayoutWriter(_write_things),
+    "things-subset": LayoutWriter(_write_things_subset),
+    "kitti2015": LayoutWriter(functools.partial(_write_kitti, "image_2", True)),
+    "kitti2012": LayoutWriter(functools.partial(_write_kitti, "colored_0", False)),
+    "hd1k": LayoutWriter(_write_hd1k),
+    "spring": LayoutWriter(_write_spring),
+}
+"""Writers by the name of the layout."""
