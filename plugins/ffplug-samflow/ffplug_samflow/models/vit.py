@@ -76,7 +76,7 @@ class SAMViTEncoder(FrozenEncoder):
         """Normalised image N×3×H×W, sides multiples of 16 -> N×256×H/16×W/16."""
         backbone = self.backbone
         tokens, (height, width) = backbone.patch_embed(image)
-        x = tokens.view(-1, height, width, tokens.shape[-1]) + backbone.pos_embed[:, :height, :width]
+        x = tokens.unflatten(1, (height, width)) + backbone.pos_embed[:, :height, :width]
         for layer in backbone.layers:
             if layer.window_size > 0:
                 x = layer(x)
@@ -89,12 +89,12 @@ class SAMViTEncoder(FrozenEncoder):
         """Global attention over N×H×W×C with the relative positions that occur."""
         count, height, width, channels = x.shape
         heads = attention.num_heads
-        qkv = attention.qkv(x).view(count, height * width, 3, heads, channels // heads)
+        qkv = attention.qkv(x).reshape(count, height * width, 3, heads, channels // heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         grid = query.reshape(count * heads, height, width, -1)
         rows = torch.einsum("nhwc,hkc->nhwk", grid, self._offsets(attention.rel_pos_h, height).to(grid.dtype))
         columns = torch.einsum("nhwc,wkc->nhwk", grid, self._offsets(attention.rel_pos_w, width).to(grid.dtype))
-        bias = (rows[..., :, None] + columns[..., None, :]).view(count, heads, height * width, height * width)
+        bias = (rows[..., :, None] + columns[..., None, :]).reshape(count, heads, height * width, height * width)
         out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         return attention.proj(out.transpose(1, 2).reshape(x.shape))
 

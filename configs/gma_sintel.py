@@ -1,0 +1,6 @@
+"""GMA on the Sintel mixture."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ffplug.configs.recipes.gma_sintel import *

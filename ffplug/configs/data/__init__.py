@@ -1,0 +1,1 @@
+"""Data sets and mixtures of the published training stages: loaders, validation, metrics."""

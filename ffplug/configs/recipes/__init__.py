@@ -1,0 +1,1 @@
+"""Published recipes of the core networks: a network, its data and its schedule."""

@@ -1,0 +1,17 @@
+"""GMA on KITTI 2015: the published settings for one GPU with mixed precision."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ..data.kitti import *
+    from ..models.gma import *
+    from ..runtime import *
+    from ..schedule import *
+
+train_dataloader["batch_size"] = 6
+optim_wrapper["optimizer"].update(lr=0.000125, weight_decay=1e-05)
+param_scheduler.update(eta_max=0.000125, total_steps=50_100)
+train_cfg.update(max_iters=50_000)
+model["losses"][0].update(gamma=0.85)
+model.update(test_iterations=24)
+model["data_preprocessor"].update(pad_mode="kitti")
