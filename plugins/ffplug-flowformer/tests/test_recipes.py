@@ -93,3 +93,8 @@ class TestImageNetWeights:
         encoder = TwinsFeatures(**SIZES, weights=str(tmp_path / "none.safetensors"))
         with pytest.raises(CheckpointError, match=r"none\.safetensors"):
             encoder.init_weights()
+
+
+def test_every_part_of_the_sintel_mixture_is_cropped_alike():
+    parts = load_config("flowformer_sintel").train_dataloader.dataset.datasets
+    assert {tuple(part.pipeline[1].crop_size) for part in parts} == {(432, 960)}

@@ -7,16 +7,9 @@ from mmengine.config import read_base
 
 with read_base():
     from .flowformer_things import *
-    from .kitti_test import *
 
-model.update(
-    dict(
-        data_preprocessor=dict(type="ffplug.FlowDataPreprocessor", pad_mode="kitti", noise=(0, 5)),
-        test_iterations=24,
-    )
-)
-train_dataloader["dataset"]["pipeline"] = [
-    dict(type="ffplug.LoadFlowPair", masks=False),
-    dict(type="ffplug.RAFTDenseAugment", crop_size=(400, 720), min_scale=-0.4, max_scale=0.8, do_flip=True),
-    dict(type="ffplug.PackFlowInputs"),
-]
+model.update(test_iterations=24)
+model["data_preprocessor"].update(pad_mode="kitti")
+train_dataloader["dataset"]["pipeline"][1].update(crop_size=(400, 720))
+val_dataloader["dataset"] = dict(type="ffplug.KITTI2015Dataset", data_root="data/KITTI2015")
+test_dataloader = val_dataloader
