@@ -167,7 +167,7 @@ class CheckpointHook(Hook):
     # ---- loading
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Restore the log histories, fill in the excluded parts and check the fit.
+        """Restore the log histories, and make the checkpoint fit the model.
 
         Raises:
             CheckpointError: The checkpoint to resume from, or to start from, is of another model.
@@ -175,23 +175,8 @@ class CheckpointHook(Hook):
         if "message_hub" in checkpoint:
             checkpoint["message_hub"] = from_plain(checkpoint["message_hub"])
         if runner._resume and not {"state_dict", "meta", "optimizer", "message_hub"} <= checkpoint.keys():
-            raise CheckpointError("the checkpoint holds weights alone, without what a resume needs; use load_from")
-        state = state_of(checkpoint)
-        own = bare(runner.model).state_dict()
-        problems = describe_mismatch(own, state, excluded_prefixes(runner.model))
-        if problems:
-            fits = sum(key in state and state[key].shape == value.shape for key, value in own.items())
-            if runner._resume or 2 * fits < len(own):
-                raise CheckpointError(
-                    f"the checkpoint is of another model: {problems}. Weights of a public implementation need "
-                    "`ffplug convert` first"
-                )
-            for key in [key for key in state if key in own and state[key].shape != own[key].shape]:
-                del state[key]
-            print_log(f"Only {fits} of {len(own)} tensors are loaded: {problems}", "current", logging.WARNING)
-        for key, value in own.items():
-            if key.startswith(excluded_prefixes(runner.model) or ("\0",)):
-                state.setdefault(key, value)
+            raise CheckpointError("the checkpoint to resume holds weights alone; start from it with load_from=PATH")
+        fit(runner, checkpoint)
 
 
 def bare(model: torch.nn.Module) -> torch.nn.Module:
@@ -199,11 +184,32 @@ def bare(model: torch.nn.Module) -> torch.nn.Module:
     return model.module if is_model_wrapper(model) else model
 
 
-def state_of(checkpoint: dict[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the state dict of a checkpoint, which a bare file is itself, as a part of it and without ``module.``."""
-    state = checkpoint["state_dict"] if "state_dict" in checkpoint else dict(checkpoint)
-    checkpoint["state_dict"] = {key.removeprefix("module."): value for key, value in state.items()}
-    return checkpoint["state_dict"]
+def fit(runner: Any, checkpoint: dict[str, Any]) -> None:
+    """Check a loaded checkpoint against the runner's model, and leave a state dict in it that fits exactly.
+
+    Excluded parts are filled in from the model. Where a training merely starts from the checkpoint, half of the model
+    may be missing; it is filled in likewise, and a warning says so.
+
+    Args:
+        runner: The runner.
+        checkpoint: What a file held; a bare state dict becomes a part of it, without ``module.``.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+    """
+    state = {key.removeprefix("module."): value for key, value in checkpoint.get("state_dict", checkpoint).items()}
+    own = bare(runner.model).state_dict()
+    excluded = excluded_prefixes(runner.model)
+    problems = describe_mismatch(own, state, excluded)
+    fitting = {key: state[key] for key, value in own.items() if key in state and state[key].shape == value.shape}
+    if problems and (runner._resume or 2 * len(drop_prefixes(fitting, excluded)) < len(drop_prefixes(own, excluded))):
+        raise CheckpointError(
+            f"the checkpoint is of another model: {problems}. Weights of a public implementation need "
+            "`ffplug convert` first"
+        )
+    if problems:
+        print_log(f"Only {len(fitting)} of {len(own)} tensors are loaded: {problems}", "current", logging.WARNING)
+    checkpoint["state_dict"] = own | fitting
 
 
 def excluded_prefixes(model: torch.nn.Module) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from mmengine import hooks
 from torch import nn
 
-from ffplug.engine.checkpoint_hook import excluded_prefixes, state_of
+from ffplug.engine.checkpoint_hook import fit
 from ffplug.registry import HOOKS
 
 
@@ -36,10 +36,9 @@ class EMAHook(hooks.EMAHook):
                     twin._parameters[key] = parameter
 
     def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Resume the average; excluded parts keep what they have."""
-        state = state_of(checkpoint)
-        own = self.src_model.state_dict()
-        for key in [key for key in own if key.startswith(excluded_prefixes(self.src_model) or ("\0",))]:
-            state.setdefault(key, own[key])
-            checkpoint.get("ema_state_dict", {}).setdefault(f"module.{key}", own[key])
+        """Resume the average, or start it at the loaded weights; excluded parts keep what they have."""
+        fit(runner, checkpoint)
+        if "ema_state_dict" in checkpoint:
+            own = {f"module.{key}": value for key, value in self.src_model.state_dict().items()}
+            checkpoint["ema_state_dict"] = own | checkpoint["ema_state_dict"]
         super().after_load_checkpoint(runner, checkpoint)
