@@ -106,11 +106,11 @@ class _RAFTAugment:
         self.jitter = None if jitter is None else ColorJitter(*jitter)
 
     def _erase(self, image: np.ndarray) -> np.ndarray:
-        """Fill one or two rectangles with the mean colour (in place where the image is writable)."""
+        """Fill one or two rectangles of a copy with the mean colour."""
         if np.random.rand() >= self.erase_probability:
             return image
         height, width = image.shape[:2]
-        image = np.require(image, requirements="W")
+        image = image.copy()
         colour = np.array(cv2.mean(image)[:3])
         for _ in range(np.random.randint(1, 3)):
             left, top = np.random.randint(0, width), np.random.randint(0, height)
