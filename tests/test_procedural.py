@@ -185,7 +185,7 @@ def test_flow_is_the_integral_of_small_steps():
 @pytest.mark.parametrize("difficulty", ["demo", "hard"])
 def test_occlusion_agrees_with_looking_at_every_target(difficulty):
     """Brute force: for every pixel, evaluate every layer in front of its own at the target, without boxes."""
-    for scene in scenes(difficulty, 3, size=(48, 64)):
+    for scene in scenes(difficulty, 3, size=(32, 40)):
         view = scene.view(4.0)
         flow, occluded = scene.flow(view, 5.0)
         expected = np.zeros(scene.size, bool)

@@ -173,7 +173,7 @@ def random_scene(
     camera = _drift(rng, options.camera * speed)
     middle = ((width - 1) / 2, (height - 1) / 2)
     background = _motion(rng, options, middle, 0.0, float(np.hypot(*size)) * 0.55, speed * 0.5, camera, _drift(rng, 0))
-    layers = [Layer(None, textures.draw(rng), background)]
+    layers = [Layer(None, textures.draw(rng, unit), background)]
     for depth in np.sort(rng.uniform(0, 1, rng.integers(options.layers[0], options.layers[1] + 1))):
         radius = min(size) * float(np.exp(rng.uniform(*np.log(options.size))))
         shape = random_shape(rng, radius)
@@ -181,7 +181,7 @@ def random_scene(
         parallax = tuple(dataclasses.replace(part, rate=part.rate * (1 + depth)) for part in camera)
         own = _drift(rng, speed * rng.uniform(0.2, 1.0))
         motion = _motion(rng, options, centre, rng.uniform(0, 2 * np.pi), shape.radius, speed, parallax, own)
-        layers.append(Layer(shape, textures.draw(rng), motion))
+        layers.append(Layer(shape, textures.draw(rng, unit), motion))
     return Scene(tuple(size), tuple(layers), options, seed)
 
 

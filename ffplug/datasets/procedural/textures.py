@@ -219,11 +219,12 @@ class TextureSource:
                 raise DataError(f"{folder}: no picture in it to take textures from ({', '.join(sorted(_SUFFIXES))})")
         self.picture_share = 0.0 if not self.pictures else 0.5 if kind == "mixed" else 1.0
 
-    def draw(self, rng: np.random.Generator) -> Texture:
-        """Return a random texture."""
+    def draw(self, rng: np.random.Generator, scale: float = 1.0) -> Texture:
+        """Return a random texture; ``scale`` is the size of its coarse features, 1 for frames of 128×160."""
         if rng.random() < self.picture_share:
-            return random_picture_texture(rng, _load_picture(str(self.pictures[rng.integers(len(self.pictures))])))
-        return random_analytic_texture(rng)
+            picture = _load_picture(str(self.pictures[rng.integers(len(self.pictures))]))
+            return random_picture_texture(rng, picture, scale)
+        return random_analytic_texture(rng, scale)
 
 
 def installed_pictures() -> tuple[Path, ...]:
@@ -236,7 +237,7 @@ def installed_pictures() -> tuple[Path, ...]:
     return tuple(found)
 
 
-def random_picture_texture(rng: np.random.Generator, picture: np.ndarray) -> PictureTexture:
+def random_picture_texture(rng: np.random.Generator, picture: np.ndarray, scale: float = 1.0) -> PictureTexture:
     """Draw a window of ``picture`` and a change of contrast, saturation and tint."""
     height, width = picture.shape[:2]
     grey = np.full((3, 3), 1 / 3)
@@ -248,7 +249,7 @@ def random_picture_texture(rng: np.random.Generator, picture: np.ndarray) -> Pic
     return PictureTexture(
         picture=picture,
         origin=(width * rng.uniform(0.25, 0.75), height * rng.uniform(0.25, 0.75)),
-        step=rng.uniform(0.6, 1.0),
+        step=rng.uniform(0.6, 1.0) / max(1.0, scale) ** 0.5,
         angle=rng.normal(0, 0.3),
         colours=colours,
         brightness=rng.uniform(-15, 35) + rng.normal(0, 8, 3),
@@ -256,9 +257,9 @@ def random_picture_texture(rng: np.random.Generator, picture: np.ndarray) -> Pic
     )
 
 
-def random_analytic_texture(rng: np.random.Generator, waves: int = 24) -> AnalyticTexture:
-    """Draw an analytic texture: wavelengths 4 to 80 pixels, short ones weak, as in natural pictures."""
-    wavelengths = np.exp(rng.uniform(np.log(4), np.log(80), waves))
+def random_analytic_texture(rng: np.random.Generator, scale: float = 1.0, waves: int = 24) -> AnalyticTexture:
+    """Draw an analytic texture: wavelengths of 4 to 80 pixels times ``scale``, short ones weak, as in nature."""
+    wavelengths = np.exp(rng.uniform(np.log(4), np.log(80 * max(1.0, scale)), waves))
     # A preferred direction (grain of wood, cloth) in some, none in others.
     spread = rng.choice([0.15, 0.6, np.pi])
     directions = rng.uniform(0, np.pi) + rng.uniform(-spread, spread, waves)
@@ -271,7 +272,7 @@ def random_analytic_texture(rng: np.random.Generator, waves: int = 24) -> Analyt
         frequencies=frequencies,
         phases=rng.uniform(0, 2 * np.pi, waves),
         weights=weights,
-        noise=_random_noise(rng, 3, 0.5, (10, 28)),
+        noise=_random_noise(rng, 3, 0.5, (10, 28 * max(1.0, scale))),
         sharpness=float(rng.choice([0.0, 0.0, 1.0, 2.2])),
         base=np.clip(rng.normal(125, 28, 3), 60, 195),
         palette=palette,
