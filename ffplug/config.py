@@ -322,15 +322,18 @@ def _resolve_qualified(scope: str, short: str, path: str) -> Any:
             f"{path}.type={scope}.{short}: {scope} fails to import: {type(error).__name__}: {error}"
         ) from error
     registries = [value for value in vars(module).values() if isinstance(value, Registry) and value.scope == scope]
+    failure: Exception | None = None
     for registry in registries:
         try:
             registry.import_from_location()
         except Exception as error:
-            raise ConfigError(
-                f"{path}.type={scope}.{short}: {scope} fails to import: {type(error).__name__}: {error}"
-            ) from error
+            failure = error  # it matters only where the type is in no other registry
         if short in registry.module_dict:
             return registry.module_dict[short]
+    if failure is not None:
+        raise ConfigError(
+            f"{path}.type={scope}.{short}: {scope} fails to import: {type(failure).__name__}: {failure}"
+        ) from failure
     known = [key for registry in registries for key in registry.module_dict]
     near = did_you_mean(short, known) or "; `ffplug info` lists its types"
     raise ConfigError(f"{path}.type: {scope} has no type {short!r}{near}")

@@ -69,7 +69,7 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
     """
     arguments = list(arguments)
     debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments = spread_options([argument for argument in arguments if argument != "--debug"])
     try:
         command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
@@ -86,6 +86,19 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
         click.echo(_line(error), err=True)
         return 2 if isinstance(error, FFPlugError) else 1
     return 0
+
+
+def spread_options(arguments: Sequence[str], option: str = "--cfg-options") -> list[str]:
+    """Let several values follow one ``--cfg-options``, as MMEngine's users write it: a=1 b=2."""
+    spread, following = [], False
+    for argument in arguments:
+        key = argument.partition("=")[0]
+        if following and spread[-1] != option and "=" in argument and key.replace(".", "").replace("_", "").isalnum():
+            spread.append(option)
+        elif argument.startswith("-"):
+            following = argument == option
+        spread.append(argument)
+    return spread
 
 
 def _line(error: Exception) -> str:
