@@ -180,6 +180,12 @@ def test_bfloat16_trains_on_the_cpu(tmp_path: Path, trained: Path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without a GPU")
+def test_mixed_precision_by_default_leaves_the_cpu_alone(tmp_path: Path, trained: Path):
+    train(tmp_path, "optim_wrapper.type=ffplug.AmpOptimWrapper")
+    assert records(tmp_path) == records(trained)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a machine without a GPU")
 @pytest.mark.parametrize(
     ("dtype", "message"), [("fp16", "float16 needs a GPU; use dtype='bfloat16'"), ("int8", "expected one of float16")]
 )

@@ -46,6 +46,8 @@ def command(
 
     Interrupt it at any time and go on with --resume: the result is the same.
     """
+    import torch
+
     from ffplug.compat import TRUST_VARIABLE
     from ffplug.engine.run import load_run_config, open_runner, set_resume
     from ffplug.errors import ConfigError
@@ -57,8 +59,8 @@ def command(
         raise ConfigError(f"{config}: has no train_dataloader and optim_wrapper, so there is nothing to train")
     set_resume(loaded, resume)
     if amp is not None:
-        dtype = {} if amp == "auto" else {"dtype": amp}
-        loaded.optim_wrapper = {**loaded.optim_wrapper, "type": "ffplug.AmpOptimWrapper", **dtype}
+        dtype = amp if amp != "auto" else "fp16" if torch.cuda.is_available() else "bf16"
+        loaded.optim_wrapper = {**loaded.optim_wrapper, "type": "ffplug.AmpOptimWrapper", "dtype": dtype}
     with open_runner(loaded) as runner:
         runner.train()
     click.echo(f"results are in {loaded.work_dir}")

@@ -13,18 +13,24 @@ from mmengine.optim import OptimWrapper
 from ffplug.errors import ConfigError
 from ffplug.registry import OPTIM_WRAPPERS
 
-DTYPES = {"float16": torch.float16, "fp16": torch.float16, "bfloat16": torch.bfloat16, "bf16": torch.bfloat16}
+DTYPES = {
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+    "float32": torch.float32,
+}
 
 
 @OPTIM_WRAPPERS.register_module()
 class AmpOptimWrapper(OptimWrapper):
-    """Train under autocast: float16 with loss scaling, or bfloat16 without, on the GPU; bfloat16 on the CPU.
+    """Train under autocast: float16 with loss scaling or bfloat16 without, on a GPU; bfloat16 if asked, on the CPU.
 
     MMEngine's own refuses the CPU, and scales bfloat16 losses, which need none.
 
     Args:
-        dtype: ``'float16'`` (``'fp16'``), ``'bfloat16'`` (``'bf16'``), or None for float16 on a GPU and bfloat16
-            on the CPU.
+        dtype: ``'float16'`` (``'fp16'``), ``'bfloat16'`` (``'bf16'``), or None for float16 on a GPU and float32 on the
+            CPU, where few machines gain by bfloat16 and the others lose a lot.
         init_scale: First scale of a float16 loss; it then adapts itself.
         **kwargs: Those of ``mmengine.optim.OptimWrapper``: optimizer, accumulative_counts, clip_grad.
 
@@ -36,7 +42,7 @@ class AmpOptimWrapper(OptimWrapper):
         super().__init__(**kwargs)
         self.device_type = torch.device(get_device()).type
         if dtype is None:
-            dtype = "bfloat16" if self.device_type == "cpu" else "float16"
+            dtype = "float32" if self.device_type == "cpu" else "float16"
         if dtype not in DTYPES:
             raise ConfigError(f"optim_wrapper.dtype: expected one of {', '.join(DTYPES)}, not {dtype!r}")
         self.dtype = DTYPES[dtype]
@@ -76,5 +82,9 @@ class AmpOptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
         """Run the forward pass under autocast, without synchronising gradients that are only accumulated."""
-        with super().optim_context(model), torch.autocast(self.device_type, dtype=self.dtype):
+        mixed = self.dtype is not torch.float32
+        with (
+            super().optim_context(model),
+            torch.autocast(self.device_type, self.dtype if mixed else None, enabled=mixed),
+        ):
             yield

@@ -53,6 +53,9 @@ def load_run_config(
     if seed is not None:
         loaded.randomness = {**loaded.get("randomness", {}), "seed": seed}
     loaded.launcher = launcher or ("pytorch" if {"RANK", "LOCAL_RANK", "WORLD_SIZE"} <= os.environ.keys() else "none")
+    for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if loaded.get(name) and not loaded[name].get("num_workers"):
+            loaded[name].pop("persistent_workers", None)  # torch refuses it where there are none
     validate_config(loaded)
     if loaded.launcher != "none" and not torch.distributed.is_initialized():
         init_dist(loaded.launcher, **loaded.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))

@@ -11,7 +11,7 @@ from ffplug.engine.run import load_run_config
 
 TESTS = Path(__file__).parents[1]
 TOOLS = TESTS.parent / "tools"
-CONFIG = Path(__file__).with_name("train_toy.py")
+CONFIG = Path(__file__).with_name("configs") / "train_toy.py"
 ENVIRONMENT = {
     **os.environ,
     "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]),
