@@ -39,6 +39,7 @@ def command(
     from ffplug.engine.checkpoint_hook import bare
     from ffplug.engine.run import keep_test_only, load_run_config, open_runner
     from ffplug.errors import CheckpointError
+    from ffplug.evaluation.flow_metrics import JSON_FORMAT, read_metrics
     from ffplug.version import __version__
 
     if trust_checkpoint:
@@ -54,6 +55,7 @@ def command(
     if first:
         target = Path(out) if out else Path(loaded.work_dir) / "metrics.json"
         record = {"config": config, "checkpoint": checkpoint, "ffplug_version": __version__, "metrics": metrics}
+        record |= {"format": JSON_FORMAT, "evaluations": read_metrics(Path(loaded.work_dir) / "metrics.json")}
         with atomic_path(target) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n")
         click.echo(f"metrics are in {target}")

@@ -6,14 +6,18 @@ from ffplug.engine.loops import IterBasedTrainLoop
 from ffplug.engine.nan_guard import NaNGuardHook
 from ffplug.engine.optim import AmpOptimWrapper
 from ffplug.engine.progress_hook import ProgressHook
+from ffplug.engine.report_hook import ReportHook
+from ffplug.engine.visualization_hook import FlowVisualizationHook
 
 __all__ = [
     "AmpOptimWrapper",
     "CheckpointHook",
     "EMAHook",
+    "FlowVisualizationHook",
     "IterBasedTrainLoop",
     "NaNGuardHook",
     "ProgressHook",
+    "ReportHook",
     "find_resumable",
     "publish",
 ]
