@@ -33,6 +33,10 @@ EXTRA_KEYS = {
     "tta_model": "model of test-time augmentation",
     "tta_pipeline": "pipeline of test-time augmentation",
     "model_wrapper_cfg": "wrapper of the model for distributed training",
+    "find_unused_parameters": "DistributedDataParallel's option of that name",
+    "sync_bn": "how batch norm is synchronised in distributed training: 'torch'",
+    "compile": "options of torch.compile, or True",
+    "activation_checkpointing": "names of modules whose activations are computed again in the backward pass",
 }
 """Top-level keys that a config may hold beside the arguments of MMEngine's ``Runner``."""
 
