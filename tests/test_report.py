@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from ffplug.errors import ConfigError, DataError
 from ffplug.evaluation import format_figure, read_metrics
 from ffplug.registry import HOOKS
 from ffplug.structures import FlowDataSample
-from ffplug.visualization import write_report
+from ffplug.visualization import FlowVisualizer, write_report
 from ffplug.visualization.curves import line_chart
 
 
@@ -171,6 +172,28 @@ def test_hook_draws_the_worst_and_best_pairs_and_replaces_them(work_dir):
     errors = {s["sample_id"]: s["EPE"] for s in samples}
     assert all(e["epe"] == pytest.approx(errors[e["sample_id"]]) for e in listed)
     assert all(e["source"] == "procedural, not Sintel/clean" and e["iteration"] == 12 for e in listed)
+
+
+def test_worst_and_best_pairs_are_those_of_all_ranks(tmp_path):
+    torch.multiprocessing.start_processes(_look_on_rank, args=(str(tmp_path),), nprocs=2, start_method="fork")
+    listed = json.loads((tmp_path / "vis" / "test" / "pairs.json").read_text())
+    chosen = {kind: [e["sample_id"][-1] for e in listed if e["kind"] == kind] for kind in ("worst", "best")}
+    assert chosen == {"worst": ["5", "4", "3"], "best": ["0", "1"]}
+    assert {e["file"] for e in listed} == {p.name for p in (tmp_path / "vis" / "test").glob("*.png")}
+
+
+def _look_on_rank(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    data, model = Shifts(), OneFlow()
+    runner = SimpleNamespace(work_dir=folder, visualizer=FlowVisualizer(name=f"rank{rank}"), _train_loop=None)
+    hook = HOOKS.build(dict(type="ffplug.FlowVisualizationHook", worst=3, best=2))
+    hook.before_test_epoch(runner)
+    for position, index in enumerate([rank, 2 + rank, 4 + rank, rank]):  # the last one fills the batch
+        item = data[index]
+        outputs = model(None, [item["data_samples"]], mode="predict")
+        hook.after_test_iter(runner, position, dict(inputs=[item["inputs"]]), outputs)
+    hook.after_test_epoch(runner)
+    torch.distributed.destroy_process_group()
 
 
 def test_run_record(work_dir):

@@ -54,7 +54,8 @@ def flow_to_image(flow: Any, max_norm: float | None = None, valid: np.ndarray | 
     shown = finite if valid is None else finite & (np.asarray(valid) > 0)
     array = np.where(shown[..., None], array, 0.0)
     scale = flow_norm(array) if max_norm is None else max_norm
-    u, v = (array[..., i] / (scale + np.finfo(np.float32).eps) for i in range(2))
+    # A float, for NumPy would round the sum to the float32 of its eps, and the fastest pixel might exceed it.
+    u, v = (array[..., i] / (scale + float(np.finfo(np.float32).eps)) for i in range(2))
     speed = np.hypot(u, v)[..., None]
 
     wheel = colour_wheel() / 255.0

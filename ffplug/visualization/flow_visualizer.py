@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.dist import is_main_process
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from ffplug.errors import DataError
@@ -76,7 +77,7 @@ class FlowVisualizer(Visualizer):
         step: int = 0,
         title: str | None = None,
     ) -> np.ndarray:
-        """Draw a sample and record it.
+        """Draw a sample and record it; back-ends record what the first rank draws, files come from any rank.
 
         Args:
             name: its name in the back-ends.
@@ -101,7 +102,7 @@ class FlowVisualizer(Visualizer):
             self.show(drawn, win_name=name, wait_time=wait_time)
         if out_file is not None:
             save_picture(drawn, out_file)
-        for backend in self._vis_backends.values():
+        for backend in self._vis_backends.values() if is_main_process() else ():
             if out_file is None or not isinstance(backend, LocalVisBackend):
                 backend.add_image(name, drawn, step)
         return drawn
