@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -485,6 +487,28 @@ def test_a_damaged_file_in_a_worker_is_a_data_error(tree) -> None:
         path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DataError, match=r"frame_0001\.png"):
         list(DataLoader(SintelDataset(str(root)), num_workers=1, collate_fn=pseudo_collate))
+
+
+def test_the_command_line_shows_a_workers_error_in_one_line(tree) -> None:
+    root = tree("sintel")
+    path = root / "test/clean/ambush_1/frame_0001.png"
+    path.write_bytes(path.read_bytes()[:50])
+    arguments = [
+        "-c",
+        "raft_small",
+        "--root",
+        str(root),
+        "--out",
+        str(root / "out.zip"),
+        "--device",
+        "cpu",
+        "--partial",
+    ]
+    command = [sys.executable, "-m", "ffplug.cli", "submit", "sintel", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {path}: expected a picture, found a truncated")
+    assert "Traceback" not in done.stderr
 
 
 def test_datasets_pickle_small(trees: Path) -> None:

@@ -103,7 +103,11 @@ def spread_options(arguments: Sequence[str], option: str = "--cfg-options") -> l
 
 def _line(error: Exception) -> str:
     if isinstance(error, FFPlugError):
-        return f"error: {error}"
+        text = str(error).strip()
+        if text.startswith("Caught "):
+            # From a data-loading worker: torch puts the worker's traceback before the error.
+            text = text.splitlines()[-1].partition(": ")[2]
+        return f"error: {text}"
     text = " ".join(str(error).split())
     return f"error: {type(error).__name__}: {text} (run again with --debug for the traceback)"
 

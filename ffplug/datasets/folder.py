@@ -58,7 +58,7 @@ class FolderFlowDataset(FlowDataset):
         if step < 1:
             raise DataError(f"step={step}: expected 1 or more")
         self.frames, self.pairs, self.flow, self.valid, self.step = frames, pairs, flow, valid, step
-        self._name = name or os.path.basename(os.fspath(data_root).rstrip("/")) or self.title
+        self._name = name or os.path.basename(os.fspath(data_root or "").rstrip("/")) or self.title
         super().__init__(data_root, pipeline, **kwargs)
 
     @property

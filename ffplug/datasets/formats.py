@@ -35,6 +35,9 @@ KITTI_OFFSET = 32768.0
 VIPER_LIMIT = 512.0
 MAX_SIDE = 1 << 16
 
+# OpenCV 5 has moved it.
+_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+
 Flow = tuple[np.ndarray, np.ndarray]
 PathLike = str | os.PathLike
 
@@ -77,13 +80,13 @@ def write_bytes(path: PathLike, data: bytes) -> None:
 
 def _decode(data: bytes, path: PathLike, flags: int, what: str) -> np.ndarray:
     """Decode an image file; OpenCV's own complaints are silenced, for the error says it all."""
-    level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    level = _set_log_level(0)
     try:
         array = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         array = None
     finally:
-        cv2.utils.logging.setLogLevel(level)
+        _set_log_level(level)
     # Older OpenCV fills up a cut JPEG with grey: a whole one has an end marker after its last start of scan.
     cut = data[:2] == b"\xff\xd8" and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0
     if array is None or cut:
