@@ -67,7 +67,8 @@ def load_config(path_or_name: str | os.PathLike, cfg_options: Mapping[str, Any] 
     try:
         config = Config.fromfile(str(path))
     except SyntaxError as error:
-        raise ConfigError(f"{error.filename or path}, line {error.lineno}: {error.msg}") from error
+        file = path if error.filename in (None, "<unknown>") else error.filename
+        raise ConfigError(f"{file}, line {error.lineno}: {error.msg}") from error
     except (ConfigParsingError, FileNotFoundError, ModuleNotFoundError) as error:
         raise _explain_base(path, error) from error
     except ConfigError:

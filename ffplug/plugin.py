@@ -248,9 +248,8 @@ def missing_package(package: str, where: str) -> ConfigError:
     for plugin in discover():
         if plugin.package == package and plugin.error is not None:
             return ConfigError(f"{where}: plugin {plugin.name} can't be used: {plugin.error}")
-    known = [plugin.package for plugin in plugins()]
-    guess = did_you_mean(package, known)
+    guess = did_you_mean(package, [plugin.package for plugin in plugins()])
     if package.startswith("ffplug_"):
-        hint = guess or f": install it with `{install_line(package)}`"
-        return ConfigError(f"{where}: plugin {package.replace('_', '-')} is not installed{hint}")
+        name = package.replace("_", "-")
+        return ConfigError(f"{where}: plugin {name} is not installed: `{install_line(package)}`{guess}")
     return ConfigError(f"{where}: package {package!r} is not installed{guess}")

@@ -44,7 +44,7 @@ def test_dashes_and_underscores_are_alike(tmp_path):
         ("model['cost'].update(levles=3)\n", r"model.cost.levles: ffplug.AllPairsCorrelation has no such argument; did you mean 'levels'"),
         ("optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdmaW'))\n", r"optim_wrapper.optimizer.type: unknown type 'AdmaW'; did you mean .*'AdamW'"),
         ("model['cost'].update(type='AllPairsCorrelation')\n", r"model.cost.type: unknown type .*did you mean 'ffplug.AllPairsCorrelation'"),
-        ("model = dict(\n", r"mine.py, line 7"),
+        ("model = dict(\n", r"mine.py, line 6: .* was never closed"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, message):

@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
     """A group that knows its commands' names and imports a command's module when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: D102
-        return list(COMMANDS)
+        return [*COMMANDS]  # the name `list` is that of a command's module in this package
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: D102
         if name not in COMMANDS:
@@ -49,7 +49,7 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([*COMMANDS.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -67,7 +67,6 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
     Returns:
         Exit status: 0, 1 for an error that we did not expect, 2 for wrong input, 130 when interrupted.
     """
-    arguments = list(arguments)
     debug = "--debug" in arguments
     arguments = spread_options([argument for argument in arguments if argument != "--debug"])
     try:
