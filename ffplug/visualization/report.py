@@ -203,6 +203,7 @@ def _curves(rows: Iterable[Mapping[str, Any]]) -> str:
     errors, references = chosen("/EPE"), chosen("/EPE_zero")
     charts = [
         line_chart("Training loss", losses),
+        line_chart("Training EPE [px]", {key: points for key, points in series.items() if key == "epe"}),
         line_chart("Validation EPE [px]", errors | references, dashed=list(references)),
         line_chart("Learning rate", {key: points for key, points in series.items() if key in ("lr", "learning_rate")}),
         line_chart("Gradient norm", {key: points for key, points in series.items() if key == "grad_norm"}),
