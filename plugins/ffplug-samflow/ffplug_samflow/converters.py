@@ -1,12 +1,18 @@
-"""Converters for the checkpoints of SAMFlow's public code."""
+"""Converters for the checkpoints of SAMFlow's public code, and for the image encoders of SAM and MobileSAM."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+
+import torch
+from ffplug_flowformer.converters import UNREAD, adapt, cost_rules, decoder_rules, twins_rules
+from torch import Tensor
+
 from ffplug.apis.converters import Converter
 from ffplug.apis.converters.rename import StateDict
-from ffplug_flowformer.converters import UNREAD, adapt, cost_rules, decoder_rules, twins_rules
-
-from ffplug_samflow.models.vit import rename_vit
+from ffplug_samflow.models.tiny_vit import MobileSAMTinyViT
+from ffplug_samflow.models.vit import SAMViTEncoder, rename_vit
 from ffplug_samflow.registry import CONVERTERS
 
 CONTEXT = "context_encoder."
@@ -61,3 +67,22 @@ def _register(converter: Converter) -> None:
 _register(Converter("samflow_tiny", "samflow_tiny", _RULES, _UNREAD, adapt))
 for _name in ("samflow_b", "samflow_l", "samflow_h", "samflow_h_ft"):
     _register(Converter(_name, _name, _RULES, _UNREAD, adapt_vit))
+
+
+_ENCODERS = {
+    "sam_vit_b": functools.partial(SAMViTEncoder, arch="base"),
+    "sam_vit_l": functools.partial(SAMViTEncoder, arch="large"),
+    "sam_vit_h": functools.partial(SAMViTEncoder, arch="huge"),
+    "mobile_sam": MobileSAMTinyViT,
+}
+
+
+def convert_encoder(source: str, state_dict: Mapping[str, Tensor]) -> StateDict:
+    """Take the image encoder out of a file of SAM or MobileSAM: a state dict of the frozen encoder alone."""
+    with torch.device("meta"):
+        encoder = _ENCODERS[source]()
+    return encoder.convert(state_dict)
+
+
+for _source in _ENCODERS:
+    CONVERTERS.register_module(name=_source, module=functools.partial(convert_encoder, _source))

@@ -3,15 +3,16 @@
 import json
 from pathlib import Path
 
-import ffplug
 import numpy as np
 import pytest
 import torch
+from ffplug_samflow.models import MobileSAMTinyViT, SAMViTEncoder
+from ffplug_samflow.registry import MODELS
+
+import ffplug
 from ffplug.config import load_config
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.testing.golden import image, values
-from ffplug_samflow.models import MobileSAMTinyViT, SAMViTEncoder
-from ffplug_samflow.registry import MODELS
 
 GOLDEN = Path(__file__).parent / "golden"
 SCALES = {"flow_head.conv2.weight": 0.25, "flow_head.conv2.bias": 0.25, "pos_embed": 512.0}
@@ -175,13 +176,13 @@ def test_weights_from_a_file(tmp_path):
     assert model.checkpoint_exclude_prefixes() == ("context_encoder.sam.",)
     assert small_model().checkpoint_exclude_prefixes() == ()  # random weights have no other home
     save_public(MODELS.build({**TINY, "embed_dims": (16, 32, 32, 32)}), tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="other.pt: not the weights"):
+    with pytest.raises(CheckpointError, match=r"other\.pt: not the weights"):
         MODELS.build({**TINY, "checkpoint": str(tmp_path / "other.pt")})
 
 
 def test_missing_weights(tmp_path, caplog):
     path = str(tmp_path / "mobile_sam.pt")
-    with pytest.raises(CheckpointError, match="mobile_sam.pt are not there"):
+    with pytest.raises(CheckpointError, match=r"mobile_sam\.pt are not there"):
         MODELS.build({**TINY, "checkpoint": path})
     assert MobileSAMTinyViT(checkpoint=path, missing_checkpoint="warn", origin="its authors").from_file is False
     with pytest.raises(ConfigError, match="missing_checkpoint"):
@@ -214,3 +215,50 @@ def test_converter_reports_missing_keys():
     state = {f"model.{key}": value for key, value in filled(keys).items() if not key.startswith("up_layer8")}
     with pytest.raises(CheckpointError, match=r"2 missing keys \(context_encoder.reduce"):
         ffplug.convert_state_dict(state, "samflow_tiny")
+
+
+@pytest.mark.parametrize("suffix", ["weight", "bias"])
+def test_the_norm_under_two_keys_is_the_later_one(suffix):
+    keys = json.loads((GOLDEN / "samflow_tiny" / "keys.json").read_text())
+    state = filled(keys)
+    converted = ffplug.convert_state_dict(state, "samflow_tiny")
+    loaded = converted[f"context_encoder.fuse.0.shortcut.norm.{suffix}"]
+    torch.testing.assert_close(loaded, state[f"CFM.0.downsample.1.{suffix}"])
+    assert not torch.equal(loaded, state[f"CFM.0.norm3.{suffix}"])
+
+
+def test_encoder_converters(tmp_path):
+    keys = json.loads((GOLDEN / "samflow_tiny" / "keys.json").read_text())
+    encoder = {key: value for key, value in filled(keys).items() if key.startswith("sam_encoder.")}
+    public = {key.replace("sam_encoder.", "image_encoder."): value for key, value in encoder.items()}
+    public["mask_decoder.iou_token.weight"] = torch.zeros(1, 256)
+    MobileSAMTinyViT().load_state_dict(ffplug.convert_state_dict(public, "mobile_sam"))
+    torch.save(public, tmp_path / "mobile_sam.pt")
+    loaded = MobileSAMTinyViT(checkpoint=str(tmp_path / "mobile_sam.pt"))
+    close(loaded(frames()[0]), np.load(GOLDEN / "samflow_tiny" / "case1.npz")["sam_feat"], 1e-4)
+    public.pop("image_encoder.neck.0.weight")
+    with pytest.raises(CheckpointError, match="1 keys missing"):
+        ffplug.convert_state_dict(public, "mobile_sam")
+
+
+def test_sam_vit_converter():
+    pytest.importorskip("mmpretrain", reason="SAM's ViT needs ffplug-samflow[vit]")
+    listed = json.loads((GOLDEN / "sam_vit_b" / "keys.json").read_text())["grid64"]
+    public = {f"image_encoder.{key}": torch.empty(tuple(shape), device="meta") for key, shape in listed.items()}
+    with torch.device("meta"):
+        expected = SAMViTEncoder(arch="base").state_dict()
+    assert ffplug.convert_state_dict(public, "sam_vit_b").keys() == expected.keys()
+    with pytest.raises(CheckpointError, match="not the weights of this SAMViTEncoder"):
+        ffplug.convert_state_dict(public, "sam_vit_l")
+
+
+def test_training_starts_from_flowformer():
+    torch.manual_seed(0)
+    model = small_model()
+    flowformer = small_model()
+    flowformer.context_encoder = flowformer.context_encoder.twins
+    result = model.load_state_dict(flowformer.state_dict(), strict=False)
+    assert not result.unexpected_keys
+    assert {key.split(".")[1] for key in result.missing_keys} == {"adapt", "fuse", "reduce", "sam", "weight"}
+    for key, value in flowformer.context_encoder.state_dict().items():
+        torch.testing.assert_close(model.context_encoder.twins.state_dict()[key], value)

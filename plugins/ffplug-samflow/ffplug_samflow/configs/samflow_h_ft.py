@@ -1,4 +1,4 @@
-"""SAMFlow-H as its released Sintel weights ask for it: weighted fusion, and the misaligned crop they were trained with."""
+"""SAMFlow-H as its released Sintel weights ask for it: weighted fusion, and the misaligned crop of their training."""
 
 from mmengine.config import read_base
 

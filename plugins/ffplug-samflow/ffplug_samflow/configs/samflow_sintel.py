@@ -1,7 +1,7 @@
 """The front door: SAMFlow-tiny on Sintel, in a schedule that one ordinary GPU finishes overnight.
 
-Not the published recipe (that is samflow_tiny_sintel, after Chairs and Things): it trains from scratch on Sintel alone. A
-machine without a GPU takes the reduced settings of samflow_sintel_cpu; a machine without Sintel writes procedural
+Not the published recipe (that is samflow_tiny_sintel, after Chairs and Things): it trains from scratch on Sintel alone.
+A machine without a GPU takes the reduced settings of samflow_sintel_cpu; a machine without Sintel writes procedural
 scenes in its layout; without MobileSAM's weights the frozen encoder stays random.
 """
 

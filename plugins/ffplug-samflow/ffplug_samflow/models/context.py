@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from ffplug.errors import ConfigError
 from ffplug.models.encoders import ResidualBlock
 from ffplug.models.parts import FrameEncoder
-from torch import Tensor, nn
-
 from ffplug_samflow.registry import MODELS
 
 FUSIONS = ("add", "weighted")
@@ -112,6 +113,8 @@ class ContextAdaptionModule(nn.Module):
 class SAMContextEncoder(FrameEncoder):
     """FlowFormer's context encoder, SAM's encoder, and what fuses and adapts them (SAMFlow, section 3).
 
+    A state dict of FlowFormer loads too (not strictly): its context encoder becomes ``twins``.
+
     Args:
         twins: config of the trainable context encoder, at 1/8 of the resolution.
         sam: config of the frozen encoder, N×3×H×W -> N×256×H/16×W/16.
@@ -142,7 +145,9 @@ class SAMContextEncoder(FrameEncoder):
         self.twins = MODELS.build(twins)
         self.sam = MODELS.build(sam)
         if self.sam.stride != 2 * self.twins.stride:
-            raise ConfigError(f"sam at 1/{self.sam.stride} of the frame must have twice the stride of twins, 1/{self.twins.stride}")
+            raise ConfigError(
+                f"sam at 1/{self.sam.stride} of the frame must have twice the stride of twins, 1/{self.twins.stride}"
+            )
         channels = self.twins.out_channels
         self.out_channels = channels
         self.stride = self.twins.stride
@@ -179,3 +184,9 @@ class SAMContextEncoder(FrameEncoder):
         if self.weight is None:
             return fused + adapted
         return self.weight[0] * fused + self.weight[1] * adapted
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # SAMFlow's training starts from a FlowFormer, whose context encoder is the Twins in here.
+        for key in [key for key in state_dict if key.startswith(f"{prefix}backbone.")]:
+            state_dict[f"{prefix}twins.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)

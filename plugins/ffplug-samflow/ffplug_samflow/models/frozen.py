@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
 from ffplug.apis.checkpoints import read_state_dict
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.models.parts import FrameEncoder
-from mmengine.logging import print_log
-from torch import Tensor, nn
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
@@ -118,7 +119,21 @@ class FrozenEncoder(FrameEncoder):
         Raises:
             CheckpointError: unreadable or unsafe file, or no such encoder in it.
         """
-        state = read_state_dict(path)
+        try:
+            state = self.convert(read_state_dict(path))
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+        self.load_state_dict(state, strict=False)
+        self.from_file = True
+        self._identity = None
+
+    def convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Take the encoder out of the tensors of SAM, MobileSAM or SAMFlow, under the keys of this module.
+
+        Raises:
+            CheckpointError: tensors of the encoder are missing, unexpected or of another shape.
+        """
+        state = dict(state_dict)
         for prefix in PREFIXES:
             inner = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
             if inner:
@@ -131,12 +146,10 @@ class FrozenEncoder(FrameEncoder):
         shaped = [key for key in renamed if key in expected and renamed[key].shape != expected[key].shape]
         if missing or unexpected or shaped:
             raise CheckpointError(
-                f"{path}: not the weights of this {type(self).__name__}: {len(missing)} keys missing {missing[:3]}, "
+                f"not the weights of this {type(self).__name__}: {len(missing)} keys missing {missing[:3]}, "
                 f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shaped)} of another shape {shaped[:3]}"
             )
-        self.load_state_dict(renamed, strict=False)
-        self.from_file = True
-        self._identity = None
+        return renamed
 
     def checkpoint_exclude_prefixes(self) -> tuple[str, ...]:
         """All of it where the weights came from a file."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from ffplug.errors import ConfigError
 from torch import Tensor, nn
 
+from ffplug.errors import ConfigError
 from ffplug_samflow.models.frozen import FrozenEncoder
 from ffplug_samflow.registry import MODELS
 

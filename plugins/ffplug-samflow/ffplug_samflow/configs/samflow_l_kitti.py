@@ -1,0 +1,16 @@
+"""SAMFlow-L, stage 3: KITTI 2015; as samflow_tiny_kitti, with SAM's ViT-L."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .samflow_tiny_kitti import *
+
+model["context_encoder"].update(
+    sam=dict(
+        type="ffplug_samflow.SAMViTEncoder",
+        arch="large",
+        checkpoint="weights/sam_vit_l_0b3195.pth",
+        origin="github.com/facebookresearch/segment-anything",
+        dtype="float16",
+    ),
+)
