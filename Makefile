@@ -15,7 +15,7 @@ install: $(VENV)/.installed  ## virtual environment, core and every plugin edita
 
 $(VENV)/.installed: $(SOURCES)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c requirements/constraints.txt -e . $(PLUGINS:%=-e ./%)
+	$(PIP) install --quiet -c requirements/constraints.txt -e ".[textures]" $(PLUGINS:%=-e ./%)
 	touch $@
 
 install-test: install $(VENV)/.installed-test

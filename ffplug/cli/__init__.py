@@ -70,7 +70,7 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
     debug = "--debug" in arguments
     arguments = spread_options([argument for argument in arguments if argument != "--debug"])
     try:
-        command.main(args=arguments, prog_name=name, standalone_mode=False)
+        status = command.main(args=arguments, prog_name=name, standalone_mode=False)
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except click.ClickException as error:
@@ -84,7 +84,7 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
             traceback.print_exc()
         click.echo(_line(error), err=True)
         return 2 if isinstance(error, FFPlugError) else 1
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def spread_options(arguments: Sequence[str], option: str = "--cfg-options") -> list[str]:
