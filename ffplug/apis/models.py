@@ -93,7 +93,7 @@ def _convert_any(state: Mapping[str, Any], model: nn.Module) -> dict[str, Any] |
         for source in plugin.components.get("converters", ()):
             try:
                 converted = find_converter(source)(state)
-            except CheckpointError:
+            except (CheckpointError, ConfigError):  # of another model, or of one that needs what is not installed
                 continue
             if not _mismatch(model, converted):
                 return converted

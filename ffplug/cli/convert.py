@@ -15,8 +15,12 @@ def command(checkpoint: str, out: str, source: str) -> None:
     The keys are renamed and checked strictly: a file of another model is refused with what is missing or unexpected.
     """
     from ffplug.apis.checkpoints import read_state_dict, save_weights
-    from ffplug.apis.converters import convert_state_dict
+    from ffplug.apis.converters import Converter, find_converter
 
-    state = convert_state_dict(read_state_dict(checkpoint), source)
+    public = read_state_dict(checkpoint)
+    converter = find_converter(source)
+    state = converter(public)
+    if isinstance(converter, Converter) and (unread := converter.unread(public)):
+        click.echo(f"left out {len(unread)} tensors that the network never reads: {', '.join(unread)}")
     path = save_weights(out, state, {"source": source})
     click.echo(f"{path}: {len(state)} tensors, {sum(value.numel() for value in state.values()):,} numbers")

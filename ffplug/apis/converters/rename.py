@@ -39,8 +39,9 @@ class Converter:
         """Rename ``state_dict`` and check it; see :func:`ffplug.convert_state_dict`."""
         converted: StateDict = {}
         unexpected = []
+        unread = set(self.unread(state_dict))
         for key, value in strip_wrappers(state_dict).items():
-            if any(re.fullmatch(pattern, key) for pattern in self.drop):
+            if key in unread:
                 continue
             for pattern, replacement in self.rules:
                 renamed, count = re.subn(f"^(?:{pattern})$", replacement, key)
@@ -57,6 +58,10 @@ class Converter:
             except KeyError as error:
                 raise CheckpointError(self._complaint("missing keys", [str(error.args[0])])) from None
         return self.check(converted)
+
+    def unread(self, state_dict: Mapping[str, Tensor]) -> list[str]:
+        """Keys of ``state_dict`` that the network never reads and the conversion leaves out."""
+        return [key for key in strip_wrappers(state_dict) if any(re.fullmatch(rule, key) for rule in self.drop)]
 
     def check(self, converted: StateDict) -> StateDict:
         """Hold a converted state dict against the network: every key there, no other, of the same shape."""

@@ -10,6 +10,7 @@ from ffplug_samflow.models import MobileSAMTinyViT, SAMViTEncoder
 from ffplug_samflow.registry import MODELS
 
 import ffplug
+from ffplug.cli import cli, run
 from ffplug.config import load_config
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.testing.golden import image, values
@@ -262,3 +263,16 @@ def test_training_starts_from_flowformer():
     assert {key.split(".")[1] for key in result.missing_keys} == {"adapt", "fuse", "reduce", "sam", "weight"}
     for key, value in flowformer.context_encoder.state_dict().items():
         torch.testing.assert_close(model.context_encoder.twins.state_dict()[key], value)
+
+
+def test_convert_command_names_what_it_leaves_out(tmp_path, capsys):
+    keys = json.loads((GOLDEN / "samflow_tiny" / "keys.json").read_text())
+    torch.save({"state_dict": {f"model.{k}": v for k, v in filled(keys).items()}}, tmp_path / "SAMFlow-tiny.ckpt")
+    out = tmp_path / "samflow_tiny.safetensors"
+    assert run(cli, ["convert", str(tmp_path / "SAMFlow-tiny.ckpt"), str(out), "--from", "samflow_tiny"], "ffplug") == 0
+    printed = capsys.readouterr().out
+    for key in ("CFM.0.norm3.weight", "CAM.transformer.norm_final_attn.bias", "sam_encoder.head.weight"):
+        assert key in printed
+    model = ffplug.build_model("samflow_tiny", out)
+    with torch.no_grad():
+        close(model.context_encoder.sam(frames()[0]), np.load(GOLDEN / "samflow_tiny" / "case1.npz")["sam_feat"], 1e-4)
