@@ -55,7 +55,11 @@ def implementations(iterations: int) -> dict[str, Callable[[Tensor, Tensor], Ten
     torch.manual_seed(0)
     theirs = ptlflow.get_model("raft").eval()
     theirs.iters = iterations
-    state = {key: value for key, value in theirs.state_dict().items() if key.split(".")[0] in ("fnet", "cnet", "update_block")}
+    state = {
+        key: value
+        for key, value in theirs.state_dict().items()
+        if key.split(".")[0] in ("fnet", "cnet", "update_block")
+    }
     ours = ffplug.build_model("raft_large")
     ours.load_state_dict(ffplug.convert_state_dict(state, "raft_large"), strict=False)
     vision = raft_large(weights=None).eval()
@@ -106,7 +110,10 @@ def main() -> None:
                 start = time.perf_counter()
                 function(first, second)
                 times[name].append(time.perf_counter() - start)
-    print(f"RAFT-large, {arguments.iterations} iterations, {arguments.size}, {arguments.threads} thread(s), torch {torch.__version__}\n")
+    print(
+        f"RAFT-large, {arguments.iterations} iterations, {arguments.size}, {arguments.threads} thread(s), "
+        f"torch {torch.__version__}\n"
+    )
     print("| implementation | median s | time / ffplug's | largest difference of flow, px |")
     print("|---|---|---|---|")
     for name, values in times.items():

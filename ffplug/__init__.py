@@ -18,7 +18,15 @@ _DOORS = {
     "load_config": "ffplug.config",
 }
 
-__all__ = ["PLUGIN_API", "FlowInferencer", "__version__", "build_model", "convert_state_dict", "list_models", "load_config"]
+__all__ = [
+    "PLUGIN_API",
+    "FlowInferencer",
+    "__version__",
+    "build_model",
+    "convert_state_dict",
+    "list_models",
+    "load_config",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -99,10 +99,8 @@ def find_config_file(path_or_name: str | os.PathLike) -> Path:
     found = plugin_module.find_config(str(path_or_name))
     if found is None:
         names = plugin_module.config_names()
-        near = did_you_mean(str(path_or_name).replace("-", "_"), names)
-        raise ConfigError(
-            f"no config file and no model or recipe named {str(path_or_name)!r}{near or '; `ffplug list --models` shows them'}"
-        )
+        near = did_you_mean(str(path_or_name).replace("-", "_"), names) or "; `ffplug list --models` shows them"
+        raise ConfigError(f"no config file and no model or recipe named {str(path_or_name)!r}{near}")
     return found
 
 
@@ -284,7 +282,10 @@ def _registries() -> list[Registry]:
     from ffplug import registry
 
     found = [value for value in vars(roots).values() if isinstance(value, Registry)]
-    return [*found, *(value for value in vars(registry).values() if isinstance(value, Registry) and value.parent is None)]
+    return [
+        *found,
+        *(value for value in vars(registry).values() if isinstance(value, Registry) and value.parent is None),
+    ]
 
 
 def resolve_type(name: str, path: str) -> Any:
@@ -307,7 +308,12 @@ def resolve_type(name: str, path: str) -> Any:
         if name in registry.module_dict:
             return registry.module_dict[name]
     known = [key for registry in _registries() for key in registry.module_dict]
-    known += [f"{plugin.package}.{key}" for plugin in plugin_module.plugins() for kind in plugin.components.values() for key in kind]
+    known += [
+        f"{plugin.package}.{key}"
+        for plugin in plugin_module.plugins()
+        for kind in plugin.components.values()
+        for key in kind
+    ]
     by_short_name = [key for key in known if key.rpartition(".")[2] == name]
     near = f"; did you mean {by_short_name[0]!r}?" if by_short_name else did_you_mean(name, known)
     raise ConfigError(f"{path}.type: unknown type {name!r}{near}")
@@ -369,8 +375,11 @@ def _accepted_arguments(cls: Any) -> frozenset[str] | None:
             parameters = list(inspect.signature(constructor).parameters.values())[1:]
         except (TypeError, ValueError):
             return None
-        names |= {parameter.name for parameter in parameters if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)}
+        names |= {
+            parameter.name
+            for parameter in parameters
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        }
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
             return frozenset(names)
     return None
-

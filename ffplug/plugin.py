@@ -1,8 +1,8 @@
 """Plugins: finding them, reading their manifests, and saying what to do about one that is missing or broken.
 
 A plugin is a Python package whose distribution has an entry point in the group ``ffplug.plugins`` that names the
-package, and beside whose ``__init__.py`` lies a manifest ``ffplug.toml``. Discovery reads manifests and imports nothing:
-a module of a plugin loads when a type of it is first built. The core describes itself in the same way.
+package, and beside whose ``__init__.py`` lies a manifest ``ffplug.toml``. Discovery reads manifests and imports
+nothing: a module of a plugin loads when a type of it is first built. The core describes itself in the same way.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ def find_config(name: str) -> Path | None:
             parts = module.split(".")
             path = plugin.folder.joinpath(*parts[1:]).with_suffix(".py")
             if not path.is_file():
-                raise PluginError(f"plugin {plugin.name}: its manifest gives {module} for {wanted!r}, which is not there")
+                raise PluginError(
+                    f"plugin {plugin.name}: its manifest gives {module} for {wanted!r}, which is not there"
+                )
             return path
     return None
 

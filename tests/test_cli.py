@@ -18,7 +18,10 @@ def ffplug_command(*arguments):
 
 
 def test_help_names_every_command_and_loads_no_torch():
-    program = "import sys; from ffplug.cli import cli; cli.main(['--help'], standalone_mode=False); sys.exit('torch' in sys.modules)"
+    program = (
+        "import sys; from ffplug.cli import cli; cli.main(['--help'], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0
     assert all(name in result.stdout for name in COMMANDS)
@@ -34,7 +37,9 @@ def test_every_command_has_help(name):
 def test_errors_are_one_line():
     result = ffplug_command("config", "raft_larg")
     assert result.returncode == 2
-    assert result.stderr.startswith("error: no config file and no model or recipe named 'raft_larg'; did you mean 'raft_large' or ")
+    assert result.stderr.startswith(
+        "error: no config file and no model or recipe named 'raft_larg'; did you mean 'raft_large' or "
+    )
     assert result.stderr.count("\n") == 1
     assert "Traceback" in ffplug_command("config", "raft_larg", "--debug").stderr
     assert "did you mean 'config'" in ffplug_command("cnofig").stderr
@@ -47,7 +52,10 @@ def test_list_info_doctor():
     info = CliRunner().invoke(cli, ["info", "ffplug"]).output
     assert "ffplug.RAFTUpdate" in info
     report = json.loads(CliRunner().invoke(cli, ["doctor", "--json"]).output)
-    assert report["packages"]["torch"] == torch.__version__.split("+")[0] or report["packages"]["torch"] == torch.__version__
+    assert (
+        report["packages"]["torch"] == torch.__version__.split("+")[0]
+        or report["packages"]["torch"] == torch.__version__
+    )
     assert "torch" in report["op backends"]["ffplug.corr_lookup"]
     assert report["plugins"][f"ffplug {ffplug.__version__}"] == "ok"
 
@@ -86,7 +94,10 @@ class Evil:
     [
         (lambda path: path.write_bytes(b""), "is empty (0 bytes)"),
         (lambda path: path.write_bytes(b"PK\x03\x04 truncated"), "truncated or no checkpoint"),
-        (lambda path: torch.save({"state_dict": {"a": torch.ones(1)}, "x": Evil()}, path), "could run code, and is refused"),
+        (
+            lambda path: torch.save({"state_dict": {"a": torch.ones(1)}, "x": Evil()}, path),
+            "could run code, and is refused",
+        ),
         (lambda path: torch.save({"epoch": 3}, path), "holds no tensors"),
         (lambda path: None, "does not exist"),
         (lambda path: torch.save({"conv.weight": torch.ones(1)}, path), "unexpected keys (conv.weight)"),

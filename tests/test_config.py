@@ -39,11 +39,26 @@ def test_dashes_and_underscores_are_alike(tmp_path):
     ("text", "message"),
     [
         ("modle = dict(iterations=3)\n", r"unknown key 'modle' in the config; did you mean 'model'"),
-        ("model['cost'].update(type='ffplug.AllPairsCorelation')\n", r"model.cost.type: ffplug has no type .*did you mean 'AllPairsCorrelation'"),
-        ("model['cost'].update(type='ffplug_nowhere.Cost')\n", r"model.cost.type=ffplug_nowhere.Cost: plugin ffplug-nowhere is not installed: .*pip install ffplug-nowhere"),
-        ("model['cost'].update(levles=3)\n", r"model.cost.levles: ffplug.AllPairsCorrelation has no such argument; did you mean 'levels'"),
-        ("optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdmaW'))\n", r"optim_wrapper.optimizer.type: unknown type 'AdmaW'; did you mean .*'AdamW'"),
-        ("model['cost'].update(type='AllPairsCorrelation')\n", r"model.cost.type: unknown type .*did you mean 'ffplug.AllPairsCorrelation'"),
+        (
+            "model['cost'].update(type='ffplug.AllPairsCorelation')\n",
+            r"model.cost.type: ffplug has no type .*did you mean 'AllPairsCorrelation'",
+        ),
+        (
+            "model['cost'].update(type='ffplug_nowhere.Cost')\n",
+            r"model.cost.type=ffplug_nowhere.Cost: plugin ffplug-nowhere is not installed: `pip install ffplug-",
+        ),
+        (
+            "model['cost'].update(levles=3)\n",
+            r"model.cost.levles: ffplug.AllPairsCorrelation has no such argument; did you mean 'levels'",
+        ),
+        (
+            "optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdmaW'))\n",
+            r"optim_wrapper.optimizer.type: unknown type 'AdmaW'; did you mean .*'AdamW'",
+        ),
+        (
+            "model['cost'].update(type='AllPairsCorrelation')\n",
+            r"model.cost.type: unknown type .*did you mean 'ffplug.AllPairsCorrelation'",
+        ),
         ("model = dict(\n", r"mine.py, line 6: .* was never closed"),
     ],
 )
@@ -55,8 +70,14 @@ def test_mistakes_are_named(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("base", "message"),
     [
-        ("ffplug.configs.models.raft_smal", r"mine.py: base config ffplug.configs.models.raft_smal does not exist .*did you mean 'raft_small'"),
-        ("ffplug_nowhere.configs.net", r"mine.py: base config ffplug_nowhere.configs.net: plugin ffplug-nowhere is not installed.*pip install"),
+        (
+            "ffplug.configs.models.raft_smal",
+            r"mine.py: base config ffplug.configs.models.raft_smal does not exist .*did you mean 'raft_small'",
+        ),
+        (
+            "ffplug_nowhere.configs.net",
+            r"mine.py: base config ffplug_nowhere.configs.net: plugin ffplug-nowhere is not installed.*pip install",
+        ),
         (".gone", r"base config .gone does not exist"),
     ],
 )

@@ -28,7 +28,9 @@ def test_any_size(small, size):
 def test_batch_equals_singles(small):
     first, second = torch.rand(2, 3, 3, 64, 80) * 255
     together = small.predict_flow(first, second, iterations=3)["flow"]
-    alone = torch.cat([small.predict_flow(a[None], b[None], iterations=3)["flow"] for a, b in zip(first, second)])
+    alone = torch.cat(
+        [small.predict_flow(a[None], b[None], iterations=3)["flow"] for a, b in zip(first, second, strict=True)]
+    )
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
 
 

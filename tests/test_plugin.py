@@ -37,7 +37,9 @@ def write_plugin(folder, package="ffplug_toy", api=">=1,<2", manifest=None, nets
     (root / "configs" / "toy_net.py").write_text(f'model = dict(type="{package}.ToyNet", width=3)\n')
     (root / "__init__.py").write_text("")
     (root / "registry.py").write_text(REGISTRY.format(package=package))
-    (root / "nets.py").write_text(nets or textwrap.dedent(f"""
+    (root / "nets.py").write_text(
+        nets
+        or textwrap.dedent(f"""
         from torch import nn
         from {package}.registry import MODELS
 
@@ -46,7 +48,8 @@ def write_plugin(folder, package="ffplug_toy", api=">=1,<2", manifest=None, nets
             def __init__(self, width):
                 super().__init__()
                 self.width = width
-    """))
+    """)
+    )
     text = MANIFEST.format(name=package.replace("_", "-"), package=package, api=api, models=models)
     (root / "ffplug.toml").write_text(text if manifest is None else manifest)
     return root
@@ -93,7 +96,10 @@ def test_disabled_plugin(fresh, tmp_path):
         ({"manifest": "[plugin\n"}, "not TOML"),
         ({"manifest": "[plugin]\nname = 'x'\n"}, "plugin.package is missing"),
         ({"api": ">=9"}, "asks for plugin API >=9, this ffplug has 1"),
-        ({"manifest": "[plugin]\nname='x'\npackage='ffplug_toy3'\napi='>=1'\n[components]\nmodel=['A']"}, "did you mean 'models'"),
+        (
+            {"manifest": "[plugin]\nname='x'\npackage='ffplug_toy3'\napi='>=1'\n[components]\nmodel=['A']"},
+            "did you mean 'models'",
+        ),
     ],
 )
 def test_broken_manifest_is_told_and_breaks_no_other(fresh, tmp_path, changes, message):
@@ -108,7 +114,9 @@ def test_broken_manifest_is_told_and_breaks_no_other(fresh, tmp_path, changes, m
 def test_plugin_that_fails_to_import(fresh, tmp_path):
     write_plugin(tmp_path, "ffplug_toy4", nets="import no_such_module_anywhere\n")
     fresh.setenv("FFPLUG_PLUGINS", str(tmp_path))
-    with pytest.raises(PluginError, match=r"ffplug-toy4 fails to import: ModuleNotFoundError: .*no_such_module_anywhere"):
+    with pytest.raises(
+        PluginError, match=r"ffplug-toy4 fails to import: ModuleNotFoundError: .*no_such_module_anywhere"
+    ):
         load(found("ffplug_toy4"))
     listed = subprocess.run([sys.executable, "-m", "ffplug.cli", "list", "--check"], capture_output=True, text=True)
     assert "BROKEN: plugin ffplug-toy4 fails to import" in listed.stdout
@@ -140,7 +148,10 @@ def test_every_named_config_is_valid(name):
 
 
 def test_importing_ffplug_is_light():
-    program = "import sys, ffplug, ffplug.plugin, ffplug.cli; ffplug.plugin.discover(); print([m for m in ('torch', 'mmengine') if m in sys.modules])"
+    program = (
+        "import sys, ffplug, ffplug.plugin, ffplug.cli; ffplug.plugin.discover(); "
+        "print([m for m in ('torch', 'mmengine') if m in sys.modules])"
+    )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 

@@ -9,7 +9,11 @@ import ffplug
 from ffplug.models.parts import Encoded
 
 GMA_SCALES = {"att.to_qk.weight": 3.0, "aggregator.gamma": 10.0}
-CASES = {"raft_large": (GOLDEN / "raft_large", {}, 2e-3), "raft_small": (GOLDEN / "raft_small", {}, 4e-3), "gma": (GOLDEN / "gma", GMA_SCALES, 2e-3)}
+CASES = {
+    "raft_large": (GOLDEN / "raft_large", {}, 2e-3),
+    "raft_small": (GOLDEN / "raft_small", {}, 4e-3),
+    "gma": (GOLDEN / "gma", GMA_SCALES, 2e-3),
+}
 STEPS = {"raft_large": (8, 8, 9), "raft_small": (4, 4, 7), "gma": (16, 16, 9)}
 
 
@@ -92,7 +96,7 @@ def test_gma_attention():
     model = ffplug.build_model("gma")
     state = filled(GOLDEN / "gma" / "keys.json", GMA_SCALES)
     model.load_state_dict(ffplug.convert_state_dict(state, "gma"), strict=False)
-    first, second, _ = raft_inputs()
+    first, _, _ = raft_inputs()
     with torch.no_grad():
         _, constant = model.decoder.update.prepare(model.context_encoder(first))
     golden = np.load(GOLDEN / "gma" / "case.npz")
@@ -136,6 +140,8 @@ def test_select_takes_samples_out_of_a_batch():
         part = state.select(torch.tensor([2]))
         lookup = model.cost.lookup(part.cost, part.flow)
         hidden, _ = model.decoder.update(part.hidden, lookup, part.flow, part.constant)
-        whole, _ = model.decoder.update(state.hidden, model.cost.lookup(state.cost, state.flow), state.flow, state.constant)
+        whole, _ = model.decoder.update(
+            state.hidden, model.cost.lookup(state.cost, state.flow), state.flow, state.constant
+        )
     assert isinstance(encoded, Encoded)
     torch.testing.assert_close(hidden, whole[2:], atol=1e-5, rtol=1e-4)

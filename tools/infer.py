@@ -2,8 +2,9 @@
 
 import sys
 
-from ffplug.cli import run
 from ffplug.cli.infer import command
+
+from ffplug.cli import run
 
 if __name__ == "__main__":
     sys.exit(run(command, sys.argv[1:], "infer.py"))

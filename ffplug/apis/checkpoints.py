@@ -26,8 +26,8 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         path: file of weights, or training checkpoint; what frameworks wrap round the tensors is taken off.
 
     Raises:
-        CheckpointError: the file is missing, empty, truncated, holds something else than tensors and plain values (which
-            could run code), or no tensors at all.
+        CheckpointError: the file is missing, empty, truncated, holds something else than tensors and plain values
+            (which could run code), or no tensors at all.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -71,7 +71,9 @@ def _unwrap(content: object) -> dict[str, Tensor]:
     return {}
 
 
-def save_weights(path: str | os.PathLike, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Path:
+def save_weights(
+    path: str | os.PathLike, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> Path:
     """Write tensors as safetensors; the file appears at once and whole.
 
     Args:
@@ -84,7 +86,9 @@ def save_weights(path: str | os.PathLike, state_dict: Mapping[str, Tensor], meta
     """
     path = Path(path).expanduser()
     if path.suffix != ".safetensors":
-        raise CheckpointError(f"{path}: released weights are written as .safetensors, not {path.suffix or 'without suffix'}")
+        raise CheckpointError(
+            f"{path}: released weights are written as .safetensors, not {path.suffix or 'without suffix'}"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state_dict.items()}
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

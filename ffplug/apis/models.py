@@ -13,12 +13,14 @@ from torch import nn
 from ffplug.errors import CheckpointError, ConfigError
 
 
-def build_model(name_or_config: str | os.PathLike | Mapping[str, Any], checkpoint: str | os.PathLike | None = None) -> nn.Module:
+def build_model(
+    name_or_config: str | os.PathLike | Mapping[str, Any], checkpoint: str | os.PathLike | None = None
+) -> nn.Module:
     """Build a model of the core or of any installed plugin.
 
     Args:
-        name_or_config: a model's name (``raft_large``; ``ffplug list --models`` shows them), a recipe's name, the path of
-            a config file, a loaded config, or the ``model`` dict itself.
+        name_or_config: a model's name (``raft_large``; ``ffplug list --models`` shows them), a recipe's name, the path
+            of a config file, a loaded config, or the ``model`` dict itself.
         checkpoint: weights to load: a file of FFPlug (``.safetensors``, or a training checkpoint) or of a public
             implementation that a converter knows. None leaves the weights as initialised.
 
@@ -32,11 +34,8 @@ def build_model(name_or_config: str | os.PathLike | Mapping[str, Any], checkpoin
     from ffplug.config import load_config, validate_config
     from ffplug.registry import MODELS
 
-    config: Mapping[str, Any]
-    if isinstance(name_or_config, str | os.PathLike):
-        config = load_config(name_or_config)
-    else:
-        config = name_or_config
+    by_name = isinstance(name_or_config, str | os.PathLike)
+    config: Mapping[str, Any] = load_config(name_or_config) if by_name else name_or_config
     if "model" in config:
         config = config["model"]
     if "type" not in config:

@@ -71,7 +71,9 @@ def collect() -> dict[str, dict[str, Any]]:
     missing = {name: line for name, line in PACKAGES.items() if line and not versions[name]}
     if versions["mmengine"]:
         missing.pop("onedl-mmengine", None)
-    needed = {name: f"{line}  (required)" if name in REQUIRED else f"{line}  (optional)" for name, line in missing.items()}
+    needed = {
+        name: f"{line}  (required)" if name in REQUIRED else f"{line}  (optional)" for name, line in missing.items()
+    }
     report["to install"] = needed or {"nothing": "all is here"}
     return report
 
@@ -101,7 +103,9 @@ def _devices() -> dict[str, str]:
             properties = torch.cuda.get_device_properties(index)
             devices[f"cuda:{index}"] = f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"
     else:
-        devices["cuda"] = f"not available (torch built for CUDA {torch.version.cuda})" if torch.version.cuda else "not built in"
+        devices["cuda"] = (
+            f"not available (torch built for CUDA {torch.version.cuda})" if torch.version.cuda else "not built in"
+        )
     return devices
 
 

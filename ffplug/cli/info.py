@@ -12,7 +12,11 @@ def command(name: str) -> None:
     from ffplug.errors import PluginError, did_you_mean
     from ffplug.plugin import discover
 
-    found = {key: plugin for plugin in discover() for key in (plugin.name, plugin.package, plugin.name.removeprefix("ffplug-"))}
+    found = {
+        key: plugin
+        for plugin in discover()
+        for key in (plugin.name, plugin.package, plugin.name.removeprefix("ffplug-"))
+    }
     if name not in found:
         raise PluginError(f"no plugin {name!r}{did_you_mean(name, found)}; `ffplug list` shows the installed ones")
     plugin = found[name]

@@ -15,8 +15,8 @@ from ffplug.registry import MODELS
 class SequenceLoss(FlowLoss):
     """L1 error of every iteration's flow, later ones weighing more (RAFT, equation 7).
 
-    ``sum_i gamma^(n-1-i) · mean(valid · |flow_i - gt|)``, where the mean runs over all N·2·H·W entries: invalid ones count
-    as zeros in the denominator, as published. Also gives the last prediction's end-point error and the shares
+    ``sum_i gamma^(n-1-i) · mean(valid · |flow_i - gt|)``, where the mean runs over all N·2·H·W entries: invalid ones
+    count as zeros in the denominator, as published. Also gives the last prediction's end-point error and the shares
     below 1, 3 and 5 px over the valid pixels, for the log.
 
     Args:

@@ -28,9 +28,7 @@ def padding_for(height: int, width: int, multiple: int, mode: str = "sintel", mi
         ConfigError: unknown mode.
     """
     if mode not in PAD_MODES:
-        raise ConfigError(
-            f"pad_mode={mode!r}: expected one of {', '.join(PAD_MODES)}{did_you_mean(mode, PAD_MODES)}"
-        )
+        raise ConfigError(f"pad_mode={mode!r}: expected one of {', '.join(PAD_MODES)}{did_you_mean(mode, PAD_MODES)}")
     rows = max(-(-height // multiple) * multiple, minimum) - height
     columns = max(-(-width // multiple) * multiple, minimum) - width
     top = rows // 2 if mode == "sintel" else 0

@@ -276,4 +276,3 @@ class GMAUpdate(RAFTUpdate):
 
     def _changing_inputs(self, motion: Tensor, constant: dict[str, Any]) -> Tensor:
         return torch.cat((motion, self.aggregator(motion, constant["attention"])), dim=1)
-

@@ -48,6 +48,7 @@ class Op:
         return True
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the op on the backend that is chosen; arguments and result are those of :meth:`reference`."""
         available = self.backends()
         choice = requested_backend()
         candidates = available if choice == "auto" else [choice] if choice in available else []

@@ -24,15 +24,15 @@ def encoder_rules(source: str, target: str) -> list[tuple[str, str]]:
         (rf"{source}layer(\d)\.(\d)\.downsample\.1\.(.*)", rf"{target}stages.@\1.\2.shortcut.norm.\3"),
     ]
     for kind in ("conv", "norm"):
-        rules.append(
-            (rf"{source}layer(\d)\.(\d)\.{kind}(\d)\.(.*)", rf"{target}stages.@\1.\2.layers.@\3.{kind}.\4")
-        )
+        rules.append((rf"{source}layer(\d)\.(\d)\.{kind}(\d)\.(.*)", rf"{target}stages.@\1.\2.layers.@\3.{kind}.\4"))
     return rules
 
 
 def update_rules(source: str, target: str) -> list[tuple[str, str]]:
     """Rules for RAFT's and GMA's update block; the gates are joined by :func:`join_gates`."""
-    rules = [(rf"{source}encoder\.{old}\.(.*)", rf"{target}update.motion_encoder.{new}.\1") for old, new in _MOTION.items()]
+    rules = [
+        (rf"{source}encoder\.{old}\.(.*)", rf"{target}update.motion_encoder.{new}.\1") for old, new in _MOTION.items()
+    ]
     return [
         *rules,
         (rf"{source}gru\.conv([zrq])(\d?)\.(.*)", rf"{target}update.gru.@\2.\1.\3"),
@@ -72,7 +72,9 @@ def join_gates(state: StateDict, decoder: str = "decoder.", inputs: int | None =
     prefix = f"{decoder}update.gru."
     cells = sorted({key.removeprefix(prefix).split(".")[0] for key in counted if key.startswith(prefix)})
     for cell in cells:
-        weight, bias = ({gate: counted.pop(f"{prefix}{cell}.{gate}.{name}") for gate in "zrq"} for name in ("weight", "bias"))
+        weight, bias = (
+            {gate: counted.pop(f"{prefix}{cell}.{gate}.{name}") for gate in "zrq"} for name in ("weight", "bias")
+        )
         hidden = weight["z"].shape[0]
         width = inputs if inputs is not None else _input_channels(counted, hidden)
         constant = {gate: value[:, hidden : hidden + width] for gate, value in weight.items()}
@@ -137,7 +139,13 @@ def _torchvision_rules() -> list[tuple[str, str]]:
                 ),
             ]
     block = r"update_block\."
-    names = {"convcorr1": "cost_in", "convcorr2": "cost_out", "convflow1": "flow_in", "convflow2": "flow_out", "conv": "fuse"}
+    names = {
+        "convcorr1": "cost_in",
+        "convcorr2": "cost_out",
+        "convflow1": "flow_in",
+        "convflow2": "flow_out",
+        "conv": "fuse",
+    }
     rules += [
         (rf"{block}motion_encoder\.{old}\.0\.(.*)", rf"decoder.update.motion_encoder.{new}.\1")
         for old, new in names.items()
@@ -153,7 +161,8 @@ def _torchvision_rules() -> list[tuple[str, str]]:
 
 
 _TORCHVISION = {
-    model: Converter("torchvision", model, _torchvision_rules(), (), join_gates) for model in ("raft_large", "raft_small")
+    model: Converter("torchvision", model, _torchvision_rules(), (), join_gates)
+    for model in ("raft_large", "raft_small")
 }
 
 

@@ -108,8 +108,8 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> StateDi
 
     Args:
         state_dict: tensors by the keys of the public implementation, with or without a wrapper's prefix.
-        source: which implementation: ``raft_large``, ``raft_small``, ``torchvision``, ``gma`` ...; ``ffplug list`` shows
-            those of the installed plugins.
+        source: which implementation: ``raft_large``, ``raft_small``, ``torchvision``, ``gma`` ...; ``ffplug list``
+            shows those of the installed plugins.
 
     Returns:
         The state dict of the FFPlug model, complete.

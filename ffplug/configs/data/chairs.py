@@ -15,6 +15,4 @@ train_dataloader["dataset"] = dict(
         dict(type="ffplug.PackFlowInputs"),
     ],
 )
-val_dataloader["dataset"] = dict(
-    type="ffplug.FlyingChairsDataset", data_root="data/FlyingChairs_release", split="val"
-)
+val_dataloader["dataset"] = dict(type="ffplug.FlyingChairsDataset", data_root="data/FlyingChairs_release", split="val")

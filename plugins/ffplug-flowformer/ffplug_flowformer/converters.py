@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from ffplug.apis.converters import Converter, attention_rules, encoder_rules, join_gates, update_rules
 from ffplug.apis.converters.rename import StateDict
-
 from ffplug_flowformer.registry import CONVERTERS
 
 CONTEXT_INPUTS = 128

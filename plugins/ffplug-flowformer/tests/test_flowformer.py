@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import ffplug
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ffplug.errors import CheckpointError, ConfigError
-from ffplug.models.parts import DecoderState, Encoded
-from ffplug.testing.golden import image, values
-
 from ffplug_flowformer.models import LatentCostMemory, TwinsFeatures
 from ffplug_flowformer.models.attention import from_windows, grid_embedding, to_windows
 from ffplug_flowformer.models.group_transformer import ThinnedAttention, WindowAttention
+
+import ffplug
+from ffplug.errors import CheckpointError, ConfigError
+from ffplug.models.parts import DecoderState, Encoded
+from ffplug.testing.golden import image, values
 
 GOLDEN = Path(__file__).parent / "golden" / "flowformer"
 

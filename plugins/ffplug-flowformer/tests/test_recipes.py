@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import ffplug
+import ffplug_flowformer.registry as registry
 import pytest
 import torch
-from ffplug.config import load_config, validate_config
-from ffplug.errors import CheckpointError
-from ffplug.plugin import load, plugins
+from ffplug_flowformer.models import TwinsFeatures
 from safetensors.torch import save_file
 from timm.models.twins import Twins
 
-import ffplug_flowformer.registry as registry
-from ffplug_flowformer.models import TwinsFeatures
+import ffplug
+from ffplug.config import load_config, validate_config
+from ffplug.errors import CheckpointError
+from ffplug.plugin import load, plugins
 
 PUBLISHED = {
     # steps, batch, peak rate, weight decay, gamma, crop, log2 scales, iterations in tests

@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 
 import torch
-from ffplug.errors import ConfigError
-from ffplug.models.parts import Cost, Encoded
-from ffplug.ops.correlation import corr_lookup
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ffplug.errors import ConfigError
+from ffplug.models.parts import Cost, Encoded
+from ffplug.ops.correlation import corr_lookup
 from ffplug_flowformer.models.attention import at_least_float32, attend, perceptron, sine_embedding
 from ffplug_flowformer.models.cost_tokens import CostPatchEmbedding, LatentSummary
 from ffplug_flowformer.models.group_transformer import AlternateGroupLayer

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
+from timm.models.twins import Twins
+from torch import Tensor, nn
+
 from ffplug.apis.checkpoints import read_state_dict
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.models.layers import scale_image
 from ffplug.models.parts import FrameEncoder
-from timm.models.twins import Twins
-from torch import Tensor, nn
-
 from ffplug_flowformer.registry import MODELS
 
 PATCH_SIZE = 4
