@@ -49,24 +49,29 @@ def build_model(
     return model.eval()
 
 
-def load_weights(model: nn.Module, path: str | os.PathLike) -> None:
+def load_weights(model: nn.Module, path: str | os.PathLike, source: str | None = None) -> None:
     """Load weights from a file into ``model``, strictly.
 
     Frozen parts that checkpoints leave out keep what they have. A file with the keys of a public implementation is
-    converted by the first converter that takes it and whose result fits.
+    converted by the first converter that takes it and whose result fits, or by that of ``source`` if it is given.
 
     Raises:
         CheckpointError: the file is unreadable or unsafe, or does not fit; the message says how far off it is.
     """
     from ffplug.apis.checkpoints import read_state_dict
+    from ffplug.apis.converters import convert_state_dict
 
     state = read_state_dict(path)
+    if source is not None:
+        state = convert_state_dict(state, source)
     mismatch = _mismatch(model, state)
-    if mismatch:
+    if mismatch and source is None:
         converted = _convert_any(state, model)
         if converted is None:
             raise CheckpointError(f"{Path(path)}: not weights of this model: {mismatch}")
         state = converted
+    elif mismatch:
+        raise CheckpointError(f"{Path(path)}: converted from {source!r}, but for another model: {mismatch}")
     model.load_state_dict(state, strict=False)
 
 

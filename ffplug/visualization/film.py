@@ -30,31 +30,19 @@ def write_video(pictures: str | Path | Iterable[np.ndarray], path: str | Path, f
     Raises:
         DataError: there is no picture, or one cannot be read.
     """
-    import av
+    from ffplug.apis.video import VideoWriter
 
     frames = _read_folder(Path(pictures)) if isinstance(pictures, str | Path) else iter(pictures)
     first = next(frames, None)
     if first is None:
         raise DataError(f"{pictures if isinstance(pictures, str | Path) else 'write_video'}: no pictures to film")
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    width, height = (max(2, side + side % 2) for side in (first.shape[1], first.shape[0]))
-    with av.open(str(path), "w") as container:
-        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        if codec == "mpeg4":
-            stream.bit_rate = 8_000_000
+    height, width = first.shape[:2]
+    with VideoWriter(path, Fraction(fps).limit_denominator(1000)) as writer:
         for picture in _chain(first, frames):
-            if picture.shape[:2] == first.shape[:2]:
-                # An odd side gets its last line once more.
-                picture = np.pad(
-                    picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)), "edge"
-                )
-            else:
+            if picture.shape[:2] != (height, width):
                 picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")))
-        container.mux(stream.encode())
+            writer.write(np.ascontiguousarray(picture))
     return path
 
 

@@ -175,6 +175,8 @@ def test_weights_from_a_file(tmp_path):
     torch.testing.assert_close(loaded(frame), source(frame))
     model = small_model(sam={**TINY, "checkpoint": str(tmp_path / "mobile_sam.pt")})
     assert model.checkpoint_exclude_prefixes() == ("context_encoder.sam.",)
+    model.load_state_dict(small_model().state_dict())
+    assert model.checkpoint_exclude_prefixes() == ()  # no longer those of the file
     assert small_model().checkpoint_exclude_prefixes() == ()  # random weights have no other home
     save_public(MODELS.build({**TINY, "embed_dims": (16, 32, 32, 32)}), tmp_path / "other.pt")
     with pytest.raises(CheckpointError, match=r"other\.pt: not the weights"):
@@ -205,9 +207,7 @@ def test_feature_cache(tmp_path):
     torch.testing.assert_close(encoder(mixed)[:1], first[:1])
     assert runs == [1]
     torch.testing.assert_close(first, original((batch - encoder.pixel_mean) / encoder.pixel_std), atol=5e-3, rtol=1e-2)
-    with torch.no_grad():
-        encoder.neck[0].weight.mul_(2)
-    encoder._identity = None
+    encoder.load_state_dict({k: 2 * v if k == "neck.0.weight" else v for k, v in encoder.state_dict().items()})
     assert encoder(batch).shape == first.shape and runs == [1, 2]  # other weights, other features
 
 

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,7 +126,6 @@ class FrozenEncoder(FrameEncoder):
             raise CheckpointError(f"{path}: {error}") from error
         self.load_state_dict(state, strict=False)
         self.from_file = True
-        self._identity = None
 
     def convert(self, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take the encoder out of the tensors of SAM, MobileSAM or SAMFlow, under the keys of this module.
@@ -150,6 +150,12 @@ class FrozenEncoder(FrameEncoder):
                 f"{len(unexpected)} unexpected {unexpected[:3]}, {len(shaped)} of another shape {shaped[:3]}"
             )
         return renamed
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Tensor], prefix: str, *args: Any) -> None:
+        if any(key.startswith(prefix) for key in state_dict):
+            self.from_file = False  # they may be others than the file's, so checkpoints have to hold them
+            self._identity = None
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def checkpoint_exclude_prefixes(self) -> tuple[str, ...]:
         """All of it where the weights came from a file."""

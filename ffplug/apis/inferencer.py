@@ -1,0 +1,321 @@
+"""Optical flow of pictures, folders, globs and videos with any flow model of any plugin."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ffplug.apis.run_folder import resolve_run
+from ffplug.apis.sources import Frame, FramePair, find_sequences
+from ffplug.datasets.formats import write_flow, write_image
+from ffplug.errors import CheckpointError, ConfigError, DataError, FFPlugError, did_you_mean
+from ffplug.models.tiling import TiledFlowInference
+from ffplug.ops import forward_warp_flow
+from ffplug.visualization import flow_to_image
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float16": torch.float16,
+    "half": torch.float16,
+    "fp16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+DEFAULT_MODEL = "raft_large"
+DEFAULT_TILE = (432, 960)
+
+
+@dataclass(frozen=True)
+class FlowResult:
+    """The flow of one frame pair.
+
+    Attributes:
+        flow: H×W×2 float32, pixels, x right and y down, from frame 1 to frame 2.
+        image1: first frame, H×W×3, RGB in 0..255.
+        image2: second frame.
+        name: of the pair within the inputs, with ``/`` between folders; fit for a file name without suffix.
+        sequence: name of its sequence, empty for a single one.
+        index: position in that sequence.
+        paths: files of the two frames, None for frames from memory or a video.
+    """
+
+    flow: np.ndarray
+    image1: np.ndarray
+    image2: np.ndarray
+    name: str
+    sequence: str
+    index: int
+    paths: tuple[str | None, str | None]
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write the flow; the suffix names the format (.flo, .png of KITTI, .pfm, .flo5, .npy, .npz of VIPER)."""
+        write_flow(path, self.flow)
+
+    def picture(self, max_flow: float | None = None) -> np.ndarray:
+        """Return the flow in the colours of the Middlebury wheel, H×W×3 uint8.
+
+        Args:
+            max_flow: length in pixels that gets full colour, or None for the longest.
+        """
+        return flow_to_image(self.flow, max_flow)
+
+    def side_by_side(self, max_flow: float | None = None) -> np.ndarray:
+        """Return frame 1, frame 2 and the coloured flow beside each other, uint8 RGB."""
+        return np.concatenate([_to_uint8(self.image1), _to_uint8(self.image2), self.picture(max_flow)], axis=1)
+
+    def show(self, path: str | os.PathLike[str], max_flow: float | None = None) -> None:
+        """Write :meth:`picture` to a file."""
+        write_image(path, self.picture(max_flow))
+
+
+class FlowInferencer:
+    """Runs a flow model over pictures and videos, with constant memory.
+
+    Args:
+        model: a model's or recipe's name, a config file, a loaded config, a training's work folder, or a built module
+            with ``predict_flow``. None takes the config beside the checkpoint, or else ``raft_large``.
+        checkpoint: weights: of FFPlug (.safetensors, a training's .pth, or its work folder), or of a public
+            implementation, which are converted while loading.
+        source: name of the converter for a public checkpoint; None finds it.
+        device: such as ``'cuda:0'``; None takes the GPU if there is one.
+        dtype: ``'float32'``, ``'float16'`` or ``'bfloat16'``: the precision of the network under autocast.
+        iterations: of a recurrent model; None for its own number.
+        tile: (height, width) of tiles for large frames; ``'auto'`` for tiles only where whole frames would not fit;
+            ``'none'`` for whole frames always; None for what the model's config says.
+        warm_start: start each pair of a sequence from the flow of the pair before, carried along itself (RAFT, ECCV
+            2020, section 4.5). Needs ``batch_size=1``.
+        batch_size: pairs that go through the network together.
+        random_weights: allow a model without weights, whose results mean nothing.
+
+    Raises:
+        CheckpointError: no weights, or weights that do not fit.
+        ConfigError: an argument is wrong.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Mapping[str, Any] | nn.Module | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        *,
+        source: str | None = None,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        iterations: int | None = None,
+        tile: Sequence[int] | str | None = None,
+        warm_start: bool = False,
+        batch_size: int = 1,
+        random_weights: bool = False,
+    ) -> None:
+        if iterations is not None and iterations < 1:
+            raise ConfigError(f"iterations={iterations}: expected 1 or more")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size={batch_size}: expected 1 or more")
+        if warm_start and batch_size > 1:
+            raise ConfigError("warm_start needs each pair's result before the next: use batch_size=1")
+        self.device = parse_device(device)
+        self.dtype = parse_dtype(dtype)
+        self.iterations = iterations
+        self.warm_start = warm_start
+        self.batch_size = batch_size
+        self.model = self._build(model, checkpoint, source, random_weights).to(self.device).eval()
+        self._set_tile(tile)
+
+    @staticmethod
+    def _build(
+        model: str | os.PathLike[str] | Mapping[str, Any] | nn.Module | None,
+        checkpoint: str | os.PathLike[str] | None,
+        source: str | None,
+        random_weights: bool,
+    ) -> nn.Module:
+        from ffplug.apis.models import build_model, load_weights
+
+        if isinstance(model, nn.Module):
+            if checkpoint is not None:
+                load_weights(model, resolve_run(None, checkpoint)[1], source)
+            built = model
+        else:
+            name, weights = resolve_run(model, checkpoint)
+            name = DEFAULT_MODEL if name is None else name
+            if weights is None and not random_weights:
+                raise CheckpointError(missing_weights(name))
+            built = build_model(name)
+            if weights is not None:
+                load_weights(built, weights, source)
+        if not hasattr(built, "predict_flow"):
+            raise ConfigError(f"{type(built).__name__} has no predict_flow: it is no optical-flow model")
+        return built
+
+    def _set_tile(self, tile: Sequence[int] | str | None) -> None:
+        """Decide who makes tiles: the model as configured (None), or this inferencer."""
+        self._tiles: TiledFlowInference | None = None
+        self._auto = tile == "auto"
+        if tile is None:
+            return
+        own = getattr(self.model, "tile", None)
+        if own is not None:
+            self.model.tile = None
+        if self._auto:
+            self._tiles = own or TiledFlowInference(DEFAULT_TILE)
+        elif not isinstance(tile, str):
+            self._tiles = TiledFlowInference(tuple(tile))
+        elif tile != "none":
+            raise ConfigError(f"tile={tile!r}: expected (height, width), 'auto', 'none' or None")
+
+    def __call__(self, inputs: Any) -> Iterator[FlowResult]:
+        """Yield the flow of each pair of successive frames, as it is ready.
+
+        Args:
+            inputs: a folder of pictures (one sequence) or of folders of pictures (one sequence each); a glob; a
+                video; a list or iterator of frames (paths, H×W×3 arrays or 3×H×W tensors, RGB in 0..255); or a list of
+                any of these. So ``[a, b]`` is one pair and ``[(a, b), (c, d)]`` are two.
+
+        Raises:
+            DataError: an input is missing, damaged or of another size than its neighbour; what came before it has been
+                yielded by then.
+        """
+        batch: list[FramePair] = []
+        for sequence in find_sequences(inputs):
+            pairs = sequence.pairs()
+            low: Tensor | None = None
+            while True:
+                try:
+                    pair = next(pairs, None)
+                except FFPlugError:
+                    yield from self._run(batch)[0]
+                    raise
+                if pair is None:
+                    break
+                if batch and batch[0].image1.shape != pair.image1.shape:
+                    yield from self._run(batch)[0]
+                    batch = []
+                batch.append(pair)
+                if len(batch) == self.batch_size:
+                    start = forward_warp_flow(low) if self.warm_start and low is not None else None
+                    results, low = self._run(batch, start)
+                    batch = []
+                    yield from results
+        yield from self._run(batch)[0]
+
+    def predict(self, image1: Frame, image2: Frame) -> FlowResult:
+        """Return the flow of one pair of frames (paths, arrays or tensors)."""
+        return next(iter(self([image1, image2])))
+
+    def _run(self, pairs: list[FramePair], start: Tensor | None = None) -> tuple[list[FlowResult], Tensor | None]:
+        """Results of a batch of pairs of one size, and the low-resolution flow for a warm start."""
+        if not pairs:
+            return [], None
+        outputs = self._predict(*(self._stack([getattr(p, key) for p in pairs]) for key in ("image1", "image2")), start)
+        low = outputs.get("flow_low")
+        if self.warm_start and low is None:
+            raise ConfigError(f"{type(self.model).__name__} gives no low-resolution flow, so it has no warm start")
+        flows = outputs["flow"].float().movedim(1, -1).cpu().numpy()
+        for pair, flow in zip(pairs, flows, strict=True):
+            if not np.isfinite(flow).all():
+                logger.warning("%s: the flow holds NaN or infinity; try dtype='float32'", pair.name)
+        results = [
+            FlowResult(flow, pair.image1, pair.image2, pair.name, pair.sequence, pair.index, pair.paths)
+            for pair, flow in zip(pairs, flows, strict=True)
+        ]
+        return results, low
+
+    def _stack(self, images: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(images)).to(self.device).movedim(-1, 1).float().contiguous()
+
+    @torch.no_grad()
+    def _predict(self, image1: Tensor, image2: Tensor, start: Tensor | None) -> dict[str, Tensor]:
+        options = {"iterations": self.iterations, "flow_init": start}
+        half = self.dtype != torch.float32
+        autocast = torch.autocast(self.device.type, self.dtype) if half else contextlib.nullcontext()
+        try:
+            with autocast:
+                if self._tiles is not None and not (self._auto and self._fits(image1)):
+                    return self._tiles(self.model.predict_flow, image1, image2, **options)
+                return self.model.predict_flow(image1, image2, **options)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            size = f"{image1.shape[-2]}×{image1.shape[-1]}"
+            raise DataError(
+                f"not enough memory on {self.device} for {len(image1)} pair(s) of {size}: use tiles "
+                "(tile=(432, 960), --tile 432x960), a smaller batch or half precision"
+            ) from error
+
+    def _fits(self, image: Tensor) -> bool:
+        """Whether whole frames can be expected to fit into half of the free memory."""
+        count, _, height, width = image.shape
+        encoders = (getattr(self.model, name, None) for name in ("encoder", "context_encoder"))
+        limit = min((part.max_size for part in encoders if getattr(part, "max_size", None)), default=None)
+        free = _free_memory(self.device)
+        # All pairs of cells of a grid of 1/8, float32, with the pyramid and as much again in passing.
+        needed = 11 * count * (height * width / 64) ** 2
+        fits = (limit is None or max(height, width) <= limit) and (free is None or needed < free / 2)
+        if not fits:
+            logger.info("frames of %d×%d run in tiles of %s", height, width, self._tiles.size)
+        return fits
+
+
+def missing_weights(model: Any) -> str:
+    """Say that a model needs weights, where they are and how to give them."""
+    from ffplug.plugin import weights_for
+
+    name = model if isinstance(model, str | os.PathLike) else "this model"
+    known = "; ".join(
+        f"{key} from {table.get('origin') or ' '.join(table.get('urls', ()))}" for key, table in weights_for(str(name))
+    )
+    where = f" Public weights: {known}." if known else ""
+    return (
+        f"{name}: no checkpoint, and random weights give noise. Pass checkpoint=FILE (--checkpoint FILE): one of your "
+        f"trainings, a .safetensors, or public weights, which are converted while loading.{where} "
+        "To run all the same: random_weights=True (--random-weights)"
+    )
+
+
+def parse_device(device: str | torch.device | None) -> torch.device:
+    """A device that can be used here, from its name; None takes the GPU if there is one."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"device={str(device)!r} cannot be used here ({reason}); 'cpu' always can") from error
+    return found
+
+
+def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
+    """A floating-point type from its name; None is float32."""
+    if dtype is None:
+        return torch.float32
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype in DTYPES.values():
+        return dtype
+    raise ConfigError(f"dtype={str(dtype)!r}: expected one of {', '.join(DTYPES)}{did_you_mean(str(dtype), DTYPES)}")
+
+
+def _free_memory(device: torch.device) -> int | None:
+    """Bytes that are free on a device, or None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    table = Path("/proc/meminfo")
+    if device.type == "cpu" and table.exists():
+        lines = (line.split() for line in table.read_text().splitlines())
+        return next((1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:"), None)
+    return None
+
+
+def _to_uint8(image: np.ndarray) -> np.ndarray:
+    return image if image.dtype == np.uint8 else np.clip(np.rint(image), 0, 255).astype(np.uint8)

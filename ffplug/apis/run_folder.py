@@ -1,0 +1,69 @@
+"""Finding config and weights in what a training left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ffplug.errors import CheckpointError, ConfigError
+
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
+
+
+def resolve_run(
+    model: str | os.PathLike[str] | Mapping[str, Any] | None, checkpoint: str | os.PathLike[str] | None
+) -> tuple[str | os.PathLike[str] | Mapping[str, Any] | None, Path | None]:
+    """Return the model and the weights that the two arguments mean.
+
+    Args:
+        model: a name, config or work folder, or None for the config beside the checkpoint.
+        checkpoint: a file, a work folder, or None for the weights of ``model`` where that is a work folder.
+
+    Returns:
+        What :func:`ffplug.build_model` takes, or None where there is nothing to tell; and a weights file, or None.
+
+    Raises:
+        ConfigError: a work folder without a config.
+        CheckpointError: a work folder without weights, or a file that is not there.
+    """
+    if isinstance(model, str | os.PathLike) and os.path.isdir(model):
+        folder = Path(model)
+        model = find_config(folder)
+        if model is None:
+            raise ConfigError(f"{folder}: no config in this folder; expected a work folder of `ffplug train`")
+        checkpoint = folder if checkpoint is None else checkpoint
+    if checkpoint is None:
+        return model, None
+    path = Path(checkpoint)
+    if path.is_dir():
+        path = find_weights(path)
+    elif not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    return find_config(path.parent) if model is None else model, path
+
+
+def find_config(folder: Path) -> Path | None:
+    """Return the config that a training wrote into its work folder, the newest one, or None."""
+    configs = [path for path in folder.glob("*.py") if "model" in path.read_text(errors="replace")]
+    return max(configs, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the weights of a work folder: the best by validation, or else the last.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    files = [path for path in folder.iterdir() if path.suffix in WEIGHT_SUFFIXES and path.is_file()]
+    best = [path for path in files if path.name.startswith("best")]
+    note = folder / "last_checkpoint"
+    if not best and note.is_file():
+        # The folder may have been moved since the note was written, so the name in it counts, not the path.
+        named = folder / Path(note.read_text().strip()).name
+        if named.is_file():
+            return named
+    if not files:
+        raise CheckpointError(f"{folder}: no weights in this folder; expected a file *{' or *'.join(WEIGHT_SUFFIXES)}")
+    return max(best or files, key=lambda path: path.stat().st_mtime)
