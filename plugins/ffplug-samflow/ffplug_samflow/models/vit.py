@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,7 +62,10 @@ class SAMViTEncoder(FrozenEncoder):
         if rel_pos_crop not in CROPS:
             raise ConfigError(f"rel_pos_crop={rel_pos_crop!r}: expected one of {', '.join(CROPS)}")
         try:
-            from mmpretrain.models.backbones import ViTSAM
+            with warnings.catch_warnings():
+                # The plain build of mmcv warns of a compiled op that nothing here uses.
+                warnings.filterwarnings("ignore", message="Fail to import ``MultiScaleDeformableAttention``")
+                from mmpretrain.models.backbones import ViTSAM
         except ImportError as error:
             raise ConfigError(
                 f"SAM's ViT encoders need mmpretrain ({error}): pip install 'ffplug-samflow[vit]', "
