@@ -7,6 +7,7 @@ nothing: a module of a plugin loads when a type of it is first built. The core d
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import fnmatch
 import functools
@@ -211,6 +212,27 @@ def load(plugin: Plugin) -> None:
             getattr(registry, KINDS[kind]).import_from_location()
     except Exception as error:
         raise PluginError(f"plugin {plugin.name} fails to import: {type(error).__name__}: {error}") from error
+
+
+def foresee_failure(plugin: Plugin) -> str | None:
+    """Why importing a plugin will fail, as far as its files tell without running them, or None.
+
+    Every module is parsed; a syntax error, or an import at its top of a package that is not installed, is told.
+    """
+    for path in sorted(plugin.folder.rglob("*.py")) if plugin.folder else ():
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"), str(path))
+        except (SyntaxError, UnicodeDecodeError) as error:
+            return f"{path}: {error}"
+        for node in tree.body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module]
+            for name in names:
+                package = name.partition(".")[0]
+                if package not in sys.modules and importlib.util.find_spec(package) is None:
+                    return f"{path}, line {node.lineno}: imports {package!r}, which is not installed"
+    return None
 
 
 def list_models(pattern: str = "*") -> list[str]:

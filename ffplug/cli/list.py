@@ -10,20 +10,20 @@ import click
 
 @click.command("list")
 @click.option("--models", is_flag=True, help="Print the names of all models, one a line, and nothing else.")
-@click.option("--check", is_flag=True, help="Try to import each plugin, in a process of its own, and show what fails.")
+@click.option("--check", is_flag=True, help="Try to import each plugin for real, in a process of its own.")
 def command(models: bool, check: bool) -> None:
     """Show the installed plugins with version, what each registers, and what is wrong with it.
 
-    Reads manifests only; no plugin is imported into this process.
+    Nothing is imported: manifests are read, and modules parsed for imports that can't succeed.
     """
-    from ffplug.plugin import discover, list_models
+    from ffplug.plugin import discover, foresee_failure, list_models
 
     if models:
         for name in list_models():
             click.echo(name)
         return
     for plugin in discover():
-        error = plugin.error or (check_import(plugin.package) if check else None)
+        error = plugin.error or (check_import(plugin.package) if check else foresee_failure(plugin))
         click.echo(f"{plugin.name} {plugin.version}" + (f" - {plugin.summary}" if plugin.summary else ""))
         if error:
             click.echo(f"  BROKEN: {error}")

@@ -102,8 +102,15 @@ def small_model(**changes):
     config.encoder = dict(type="ffplug_flowformer.TwinsFeatures", embed_dims=(16, 32), heads=(1, 2))
     config.context_encoder = small_context(**changes)
     config.cost = dict(
-        type="ffplug_flowformer.LatentCostMemory", feature_channels=32, context_channels=32, vertical_channels=16,
-        tokens=4, channels=32, depth=1, patch_channels=16, query_channels=16,
+        type="ffplug_flowformer.LatentCostMemory",
+        feature_channels=32,
+        context_channels=32,
+        vertical_channels=16,
+        tokens=4,
+        channels=32,
+        depth=1,
+        patch_channels=16,
+        query_channels=16,
     )
     config["update"].update(cost_channels=97, hidden_channels=32, input_channels=32, project_context=32)
     config.upsampler.hidden_channels = 32

@@ -81,9 +81,7 @@ class ContextAdaptionModule(nn.Module):
         tokens: learned output tokens beside the task-specific embedding.
     """
 
-    def __init__(
-        self, channels: int = 256, depth: int = 2, heads: int = 8, width: int = 2048, tokens: int = 2
-    ) -> None:
+    def __init__(self, channels: int = 256, depth: int = 2, heads: int = 8, width: int = 2048, tokens: int = 2) -> None:
         super().__init__()
         self.output_tokens = nn.Parameter(torch.randn(tokens, channels))
         self.task_embedding = nn.Parameter(torch.randn(1, channels))
