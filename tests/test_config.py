@@ -140,3 +140,16 @@ def test_build_model_from_a_dict_leaves_it_as_it_was():
     config = {"type": "ffplug.AllPairsCorrelation", "levels": 2}
     ffplug.build_model({"model": config})
     assert config == {"type": "ffplug.AllPairsCorrelation", "levels": 2}
+
+
+def test_testing_takes_the_validation_set():
+    from ffplug.engine.run import keep_test_only
+
+    config = load_config("raft_large_chairs")
+    keep_test_only(config)
+    assert (
+        config.test_dataloader.dataset.split == "val"
+        and config.test_dataloader.dataset.data_root == "data/FlyingChairs_release"
+    )
+    assert config.test_cfg == {} and config.test_evaluator.type == "ffplug.FlowMetric"
+    assert config.val_dataloader is None and config.train_dataloader is None

@@ -17,4 +17,3 @@ param_scheduler = dict(
 
 train_cfg = dict(type="ffplug.IterBasedTrainLoop", max_iters=100_000, val_interval=5000)
 val_cfg = dict(type="ValLoop")
-test_cfg = dict(type="TestLoop")

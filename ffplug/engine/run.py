@@ -117,6 +117,7 @@ def keep_test_only(config: Config) -> None:
     if config.get("test_dataloader") is None:
         for test, validation in zip(TEST_KEYS, VALIDATION_KEYS, strict=True):
             config[test] = config.get(validation)
+        config.test_cfg = {}  # a test loop, whatever loop validates
     if config.get("test_dataloader") is None:
         raise ConfigError(f"{config.filename}: has no test_dataloader and no val_dataloader to test on")
     for key in (*TRAINING_KEYS, *VALIDATION_KEYS):

@@ -1,4 +1,7 @@
-"""How samples are drawn and batched; the data configs set the dataset."""
+"""How samples are drawn and batched; the data configs set the dataset.
+
+There is no test set: testing takes that of validation.
+"""
 
 train_dataloader = dict(
     batch_size=8,
@@ -20,6 +23,3 @@ val_dataloader = dict(
     dataset=dict(type="ffplug.SintelDataset", data_root="data/Sintel", render="both", split="all"),
 )
 val_evaluator = dict(type="ffplug.FlowMetric")
-
-test_dataloader = val_dataloader
-test_evaluator = val_evaluator

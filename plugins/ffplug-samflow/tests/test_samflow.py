@@ -70,6 +70,14 @@ def test_flow(case):
     close(model.predict_flow(*frames(), iterations=8)["flow"], golden["flow_up_last"], 2e-3)
 
 
+@torch.no_grad()
+def test_cost_memory(case):
+    model, golden = case
+    encoded = model.encode(*frames())
+    memory = model.cost.encode(model.cost.correlate(encoded.feature1, encoded.feature2), encoded.context)
+    close(memory.flatten(0, 2)[::6][:32], golden["cost_memory_32"], 1e-4)
+
+
 @pytest.mark.parametrize(
     ("size", "keys", "seed", "shape", "crop", "name"),
     [

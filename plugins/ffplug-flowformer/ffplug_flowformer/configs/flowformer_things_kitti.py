@@ -12,4 +12,3 @@ model.update(test_iterations=24)
 model["data_preprocessor"].update(pad_mode="kitti")
 train_dataloader["dataset"]["pipeline"][1].update(crop_size=(400, 720))
 val_dataloader["dataset"] = dict(type="ffplug.KITTI2015Dataset", data_root="data/KITTI2015")
-test_dataloader = val_dataloader

@@ -56,7 +56,6 @@ train_dataloader = dict(
     ),
 )
 val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(render="clean"))
-test_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(render="clean"))
 
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(lr=8e-4))
 param_scheduler = dict(eta_max=8e-4, total_steps=800)
