@@ -1,6 +1,7 @@
 """The inferencer and its command: pictures of every kind, folders, videos, batches, tiles, warm start."""
 
 import itertools
+import json
 from pathlib import Path
 
 import cv2
@@ -75,12 +76,43 @@ def test_tiles(weights, frames):
     one_tile = inferencer(weights, tile=(72, 96)).predict(*frames[:2]).flow
     np.testing.assert_allclose(one_tile, whole, atol=1e-4)
     assert inferencer(weights, tile=(64, 64)).predict(*frames[:2]).flow.shape == whole.shape
+    warm = [result.flow for result in inferencer(weights, tile=(64, 64), warm_start=True)(frames)]
+    cold = [result.flow for result in inferencer(weights, tile=(64, 64))(frames)]
+    np.testing.assert_array_equal(warm[0], cold[0])
+    assert np.abs(warm[1] - cold[1]).max() > 1e-3
+    for tile in ((33, 64), (40, 64)):
+        with pytest.raises(ConfigError, match="multiples of 8 and at least 64"):
+            inferencer(weights, tile=tile, warm_start=True)
 
 
-def test_no_weights_no_result():
+def test_no_weights_no_result(caplog):
     with pytest.raises(CheckpointError, match=r"random weights give noise.*princeton-vl/RAFT"):
         ffplug.FlowInferencer("raft_large")
     assert ffplug.FlowInferencer("raft_small", random_weights=True, device="cpu").model is not None
+    assert "the flow means nothing" in caplog.text
+
+
+def test_weights_and_folders_of_a_training_say_which_model_they_are(weights, frames, tmp_path):
+    expected = inferencer(weights).predict(*frames[:2]).flow
+    config = ffplug.load_config("raft_small")
+    state = ffplug.build_model("raft_small", weights).state_dict()
+    alone = save_weights(
+        tmp_path / "alone" / "weights.safetensors", state, {"model": json.dumps(config.model.to_dict())}
+    )
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    config.dump(run_folder / "raft_small.py")
+    (run_folder / "setup.py").write_text("# a model is what this is about, but no config\n")
+    torch.save({"state_dict": state}, run_folder / "iter_5.pth")
+    (run_folder / "last_checkpoint").write_text("/moved/since/iter_5.pth")
+    for model, checkpoint in ((None, alone), (None, run_folder / "iter_5.pth"), (None, run_folder), (run_folder, None)):
+        found = ffplug.FlowInferencer(model, checkpoint, iterations=2, device="cpu")
+        np.testing.assert_allclose(found.predict(*frames[:2]).flow, expected, atol=1e-5)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no weights in this folder"):
+        ffplug.FlowInferencer("raft_small", tmp_path / "empty", device="cpu")
+    with pytest.raises(ConfigError, match="no config in this folder"):
+        ffplug.FlowInferencer(tmp_path / "alone", device="cpu")
 
 
 def infer(*arguments):

@@ -85,7 +85,7 @@ class FlowInferencer:
 
     Args:
         model: a model's or recipe's name, a config file, a loaded config, a training's work folder, or a built module
-            with ``predict_flow``. None takes the config beside the checkpoint, or else ``raft_large``.
+            with ``predict_flow``. None takes the config in or beside the checkpoint, or else ``raft_large``.
         checkpoint: weights: of FFPlug (.safetensors, a training's .pth, or its work folder), or of a public
             implementation, which are converted while loading.
         source: name of the converter for a public checkpoint; None finds it.
@@ -153,6 +153,8 @@ class FlowInferencer:
             built = build_model(name)
             if weights is not None:
                 load_weights(built, weights, source)
+            else:
+                logger.warning("random weights: the flow means nothing")
         if not hasattr(built, "predict_flow"):
             raise ConfigError(f"{type(built).__name__} has no predict_flow: it is no optical-flow model")
         return built
@@ -161,6 +163,7 @@ class FlowInferencer:
         """Decide who makes tiles: the model as configured (None), or this inferencer."""
         self._tiles: TiledFlowInference | None = None
         self._auto = tile == "auto"
+        self._fitting: dict[torch.Size, bool] = {}
         if tile is None:
             return
         own = getattr(self.model, "tile", None)
@@ -172,6 +175,17 @@ class FlowInferencer:
             self._tiles = TiledFlowInference(tuple(tile))
         elif tile != "none":
             raise ConfigError(f"tile={tile!r}: expected (height, width), 'auto', 'none' or None")
+        if self.warm_start and self._tiles is not None:
+            self._check_grid(self._tiles.size)
+
+    def _check_grid(self, size: tuple[int, int]) -> None:
+        """A tile that the model would pad has another working grid than the part of the frame that it covers."""
+        multiple = getattr(self.model, "size_multiple", 8)
+        minimum = getattr(getattr(self.model, "data_preprocessor", None), "minimum", 0)
+        if any(side % multiple or side < minimum for side in size):
+            raise ConfigError(
+                f"tile={size}: for a warm start, both sides must be multiples of {multiple} and at least {minimum} pixels"
+            )
 
     def __call__(self, inputs: Any) -> Iterator[FlowResult]:
         """Yield the flow of each pair of successive frames, as it is ready.
@@ -253,7 +267,12 @@ class FlowInferencer:
             ) from error
 
     def _fits(self, image: Tensor) -> bool:
-        """Whether whole frames can be expected to fit into half of the free memory."""
+        """Whether whole frames can be expected to fit into half of the free memory; decided once for each size."""
+        if image.shape not in self._fitting:
+            self._fitting[image.shape] = self._estimate(image)
+        return self._fitting[image.shape]
+
+    def _estimate(self, image: Tensor) -> bool:
         count, _, height, width = image.shape
         encoders = (getattr(self.model, name, None) for name in ("encoder", "context_encoder"))
         limit = min((part.max_size for part in encoders if getattr(part, "max_size", None)), default=None)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import safetensors
 
 from ffplug.errors import CheckpointError, ConfigError
 
@@ -18,7 +22,8 @@ def resolve_run(
     """Return the model and the weights that the two arguments mean.
 
     Args:
-        model: a name, config or work folder, or None for the config beside the checkpoint.
+        model: a name, config or work folder, or None for the config in the metadata of a ``.safetensors`` file, or
+            beside the checkpoint.
         checkpoint: a file, a work folder, or None for the weights of ``model`` where that is a work folder.
 
     Returns:
@@ -41,12 +46,28 @@ def resolve_run(
         path = find_weights(path)
     elif not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
-    return find_config(path.parent) if model is None else model, path
+    return (read_model_config(path) or find_config(path.parent)) if model is None else model, path
+
+
+def read_model_config(path: Path) -> dict[str, Any] | None:
+    """Return the model's config that a training keeps in the metadata of its ``.safetensors``, or None.
+
+    Raises:
+        CheckpointError: the file is truncated or no safetensors.
+    """
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safetensors.safe_open(path, "numpy") as file:
+            return json.loads((file.metadata() or {}).get("model", "null"))
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"checkpoint {path} is truncated or no safetensors file: {error}") from error
 
 
 def find_config(folder: Path) -> Path | None:
     """Return the config that a training wrote into its work folder, the newest one, or None."""
-    configs = [path for path in folder.glob("*.py") if "model" in path.read_text(errors="replace")]
+    files = folder.glob("*.py")
+    configs = [path for path in files if re.search(r"^model\s*=", path.read_text(errors="replace"), re.MULTILINE)]
     return max(configs, key=lambda path: path.stat().st_mtime, default=None)
 
 

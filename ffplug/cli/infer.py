@@ -39,6 +39,7 @@ def command(inputs: tuple[str, ...], out: str | None, show: str | None, video: s
 
     What was finished before an error stays on the disk.
     """
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ffplug.apis.inferencer import FlowInferencer
@@ -55,7 +56,7 @@ def command(inputs: tuple[str, ...], out: str | None, show: str | None, video: s
         options.pop("model"), options.pop("checkpoint"), tile=parse_tile(options.pop("tile")), **options
     )
     columns = (TextColumn("flow"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with writer.open(rate), Progress(*columns, transient=True) as progress:
+    with writer.open(rate), Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("flow", total=total)
         for result in inferencer(sequences):
             writer.write(result)
@@ -129,7 +130,7 @@ class ResultWriter:
         return self._film
 
     def _path(self, target: Path, name: str, suffix: str) -> Path:
-        path = target if self.single and target.suffix else target / f"{name}{suffix}"
+        path = target if self.single and target.suffix and not target.is_dir() else target / f"{name}{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
