@@ -184,7 +184,7 @@ class FlowInferencer:
         minimum = getattr(getattr(self.model, "data_preprocessor", None), "minimum", 0)
         if any(side % multiple or side < minimum for side in size):
             raise ConfigError(
-                f"tile={size}: for a warm start, both sides must be multiples of {multiple} and at least {minimum} pixels"
+                f"tile={size}: a warm start needs sides that are multiples of {multiple} and at least {minimum} pixels"
             )
 
     def __call__(self, inputs: Any) -> Iterator[FlowResult]:

@@ -56,7 +56,9 @@ def command(inputs: tuple[str, ...], out: str | None, show: str | None, video: s
         options.pop("model"), options.pop("checkpoint"), tile=parse_tile(options.pop("tile")), **options
     )
     columns = (TextColumn("flow"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with writer.open(rate), Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with writer.open(rate), bar as progress:
         task = progress.add_task("flow", total=total)
         for result in inferencer(sequences):
             writer.write(result)
