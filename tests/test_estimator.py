@@ -5,7 +5,7 @@ import torch
 
 import ffplug
 from ffplug.config import load_config
-from ffplug.errors import CheckpointError, ConfigError
+from ffplug.errors import CheckpointError, ConfigError, DataError
 from ffplug.models.padding import pad, padding_for, unpad
 from ffplug.models.parts import Policy
 from ffplug.structures import FlowDataSample
@@ -125,6 +125,13 @@ def test_further_decoders_run_on_their_own():
     truth.gt_head_flow, truth.gt_head_valid = truth.gt_flow, truth.gt_valid
     terms = model(torch.rand(1, 2, 3, 64, 64) * 255, [truth], mode="loss")
     assert {"loss", "head_loss", "head_epe"} <= set(terms)
+
+
+def test_frames_beyond_an_encoder_are_sent_to_tiles(small, monkeypatch):
+    monkeypatch.setattr(small.encoder, "max_size", 64)
+    frame = torch.zeros(1, 3, 64, 72)
+    with pytest.raises(DataError, match=r"64×72 pixels are beyond the encoder's 64: predict in tiles"):
+        small.predict_flow(frame, frame)
 
 
 def test_parts_that_do_not_fit_are_named():

@@ -11,7 +11,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from ffplug.errors import ConfigError
+from ffplug.errors import ConfigError, DataError
 from ffplug.models.padding import pad, padding_for, unpad
 from ffplug.models.parts import Cost, DecoderState, Encoded, FrameEncoder, Policy, Prior, Update, Upsampler
 from ffplug.models.tiling import TiledFlowInference
@@ -295,7 +295,8 @@ class RecurrentFlowEstimator(BaseModel):
             and what else the method gives.
 
         Raises:
-            ValueError: the frames are not N×3×H×W of one size, or too large for an encoder.
+            ValueError: the frames are not N×3×H×W of one size.
+            DataError: the frames are too large for an encoder; the message tells of tiles.
         """
         if image1.shape != image2.shape or image1.ndim != 4 or image1.shape[1] != 3:
             raise ValueError(
@@ -323,7 +324,7 @@ class RecurrentFlowEstimator(BaseModel):
         height, width = image1.shape[-2:]
         limit = min((part.max_size for part in (self.encoder, self.context_encoder) if part.max_size), default=None)
         if limit is not None and max(height, width) > limit:
-            raise ValueError(
+            raise DataError(
                 f"frames of {height}×{width} pixels are beyond the encoder's {limit}: predict in tiles, "
                 "with model tile=dict(size=(432, 960)) or `ffplug infer --tile 432x960`"
             )
