@@ -1,0 +1,1 @@
+"""The sizes at which benchmarks/ops.py runs each op, one module for each family."""
