@@ -2,6 +2,7 @@
 
 from ffplug.ops.contract import Op, register_op, requested_backend
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
+from ffplug.ops.normalization import InstanceNorm, instance_norm
 from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
 from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, forward_warp_flow
 
@@ -11,12 +12,14 @@ __all__ = [
     "CorrLookup",
     "CorrLookupOnDemand",
     "ForwardWarpFlow",
+    "InstanceNorm",
     "Op",
     "backward_warp",
     "convex_upsample",
     "corr_lookup",
     "corr_lookup_on_demand",
     "forward_warp_flow",
+    "instance_norm",
     "pool_levels",
     "register_op",
     "requested_backend",
