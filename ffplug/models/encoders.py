@@ -23,7 +23,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, norm: str, stride: int = 1) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            [ConvNorm(inputs, outputs, 3, stride, norm), ConvNorm(outputs, outputs, 3, norm=norm)]
+            [ConvNorm(inputs, outputs, 3, stride, norm, relu=True), ConvNorm(outputs, outputs, 3, norm=norm, relu=True)]
         )
         self.shortcut = _shortcut(inputs, outputs, norm, stride)
 
@@ -31,7 +31,7 @@ class ResidualBlock(nn.Module):
         """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
         y = x
         for layer in self.layers:
-            y = torch.relu_(layer(y))
+            y = layer(y)
         return torch.relu_(y + self.shortcut(x))
 
 
@@ -43,9 +43,9 @@ class BottleneckBlock(ResidualBlock):
         inner = outputs // 4
         self.layers = nn.ModuleList(
             [
-                ConvNorm(inputs, inner, 1, norm=norm),
-                ConvNorm(inner, inner, 3, stride, norm),
-                ConvNorm(inner, outputs, 1, norm=norm),
+                ConvNorm(inputs, inner, 1, norm=norm, relu=True),
+                ConvNorm(inner, inner, 3, stride, norm, relu=True),
+                ConvNorm(inner, outputs, 1, norm=norm, relu=True),
             ]
         )
         self.shortcut = _shortcut(inputs, outputs, norm, stride)
@@ -76,7 +76,7 @@ class ResidualEncoder(FrameEncoder):
         super().__init__(init_cfg)
         self.out_channels = out_channels
         block = BottleneckBlock if bottleneck else ResidualBlock
-        self.stem = ConvNorm(3, widths[0], 7, 2, norm)
+        self.stem = ConvNorm(3, widths[0], 7, 2, norm, relu=True)
         stages, inputs = [], widths[0]
         for index, width in enumerate(widths):
             stages.append(nn.Sequential(block(inputs, width, norm, 2 if index else 1), block(width, width, norm)))
@@ -88,5 +88,4 @@ class ResidualEncoder(FrameEncoder):
 
     def forward(self, image: Tensor) -> Tensor:
         """N×3×H×W, RGB in 0..255 -> N×out_channels×H/8×W/8."""
-        x = torch.relu_(self.stem(scale_image(image)))
-        return self.dropout(self.head(self.stages(x)))
+        return self.dropout(self.head(self.stages(self.stem(scale_image(image)))))

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ffplug.models.layers import PointwiseConv2d, conv3x3
+from ffplug.models.layers import PointwiseConv2d, batched_row_product, conv3x3
 from ffplug.models.parts import Update
 from ffplug.registry import MODELS
 
@@ -29,7 +29,7 @@ class MotionEncoder(BaseModule):
         self, cost_channels: int, cost_widths: Sequence[int], flow_widths: Sequence[int], out_channels: int
     ) -> None:
         super().__init__()
-        self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0])
+        self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0], relu=True)
         self.cost_out = conv3x3(*cost_widths) if len(cost_widths) == 2 else None
         self.flow_in = nn.Conv2d(2, flow_widths[0], 7, padding=3)
         self.flow_out = conv3x3(*flow_widths)
@@ -37,7 +37,7 @@ class MotionEncoder(BaseModule):
 
     def forward(self, cost: Tensor, flow: Tensor) -> Tensor:
         """Cost features N×C×h×w, low-resolution flow N×2×h×w -> N×out_channels×h×w."""
-        cost = torch.relu_(self.cost_in(cost))
+        cost = self.cost_in(cost)
         if self.cost_out is not None:
             cost = torch.relu_(self.cost_out(cost))
         motion = torch.relu_(self.flow_out(torch.relu_(self.flow_in(flow))))
@@ -222,12 +222,14 @@ class GlobalMotionAttention(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Context input N×C×h×w -> attention N×heads×(h·w)×(h·w), rows sum up to one."""
         count, channels, height, width = inputs.shape
-        query, key = self.query_key(inputs).view(count, 2, self.heads, channels, height * width).unbind(1)
-        query = query.transpose(-1, -2) * channels**-0.5
-        logits = query @ key if self.content else 0
+        rows = self.query_key(inputs).permute(0, 2, 3, 1).reshape(count, -1, 2, self.heads, channels)
+        query, key = rows.permute(2, 0, 3, 1, 4)
+        query = query * channels**-0.5
+        logits = batched_row_product(query, key) if self.content else 0
         if self.position is not None:
             logits = logits + self.position(query.view(count, self.heads, height, width, channels))
-        return logits.softmax(dim=-1)
+        # The matrix is as large as the correlation volume: without gradients it is overwritten.
+        return logits.softmax(dim=-1) if logits.requires_grad else torch.softmax(logits, dim=-1, out=logits)
 
 
 class MotionAggregator(nn.Module):
@@ -243,9 +245,11 @@ class MotionAggregator(nn.Module):
 
     def forward(self, motion: Tensor, attention: Tensor) -> Tensor:
         """Motion N×C×h×w, attention N×heads×(h·w)×(h·w) -> N×C×h×w."""
-        value = self.value(motion).view(motion.shape[0], self.heads, -1, motion.shape[2] * motion.shape[3])
-        gathered = value @ attention.transpose(-1, -2).to(value.dtype)
-        return motion + self.weight * self.project(gathered.reshape(motion.shape[0], -1, *motion.shape[2:]))
+        count, _, height, width = motion.shape
+        value = self.value(motion).view(count, self.heads, -1, height * width)
+        gathered = batched_row_product(attention.to(value.dtype), value)  # N×heads×(h·w)×C
+        gathered = gathered.transpose(1, 2).reshape(count, height, width, -1).permute(0, 3, 1, 2)
+        return motion + self.weight * self.project(gathered)
 
 
 @MODELS.register_module()
