@@ -88,7 +88,7 @@ class Op:
         name: in the registry :data:`ffplug.registry.OPS`; the ``torch.library`` op is ``<package>::<name>``.
         schema: arguments and results in ``torch.library``'s notation; arguments in :meth:`reference`'s order. An op
             without one has its reference alone.
-        differentiable: the tensor arguments that get a gradient.
+        differentiable: the tensor arguments that get a gradient; they may be None where the schema says so.
         saves_outputs: whether the gradient reads the results; else they are not kept for it.
         nondeterministic: backends, or backends' gradients (``cuda_backward``), whose sums depend on the order in
             which threads arrive; ``torch.use_deterministic_algorithms(True)`` goes past them.
@@ -204,7 +204,8 @@ class Op:
     def _reference_backward(self, needs: Sequence[bool], grads: Sequence[Tensor], outputs: Any, *values: Any) -> list:
         with torch.enable_grad():
             names = list(self._signature.parameters)
-            leaves = {name: values[names.index(name)].detach().requires_grad_() for name in self.differentiable}
+            given = {name: values[names.index(name)] for name in self.differentiable}
+            leaves = {name: value.detach().requires_grad_() for name, value in given.items() if value is not None}
             results = self.reference(*(leaves.get(name, value) for name, value in zip(names, values, strict=True)))
             results = results if isinstance(results, tuple) else (results,)
             pairs = [(r, g) for r, g in zip(results, grads, strict=True) if r.requires_grad]
@@ -292,9 +293,10 @@ def register_op(cls: type[Op]) -> type[Op]:
             result = []
             for name, need, grad in zip(cls.differentiable, needs, found, strict=True):
                 value = values[names.index(name)]
-                if grad is None:
-                    grad = value.new_zeros(value.shape) if need else value.new_empty(0)
-                result.append(grad.to(value.dtype).contiguous())
+                if not need:
+                    result.append(grads[0].new_empty(0))
+                else:
+                    result.append(value.new_zeros(value.shape) if grad is None else grad.to(value.dtype).contiguous())
             return result
 
         gradient_op = torch.library.custom_op(f"{qualified}_backward", gradient, mutates_args=(), schema=gradient_schema)
@@ -302,7 +304,10 @@ def register_op(cls: type[Op]) -> type[Op]:
         @gradient_op.register_fake
         def _(needs: Sequence[bool], grads: Sequence[Tensor], outputs: Sequence[Tensor], *values: Any) -> list[Tensor]:
             arguments = (values[names.index(name)] for name in cls.differentiable)
-            return [value.new_empty(value.shape if need else 0) for need, value in zip(needs, arguments, strict=True)]
+            return [
+                value.new_empty(value.shape) if need else grads[0].new_empty(0)
+                for need, value in zip(needs, arguments, strict=True)
+            ]
 
         def setup(ctx: Any, inputs: tuple, output: Any) -> None:
             outputs = output if isinstance(output, tuple) else (output,)

@@ -58,6 +58,11 @@ def instruction_set() -> str:
     return {"AVX512": "avx512", "AVX2": "avx2"}.get(torch.backends.cpu.get_cpu_capability(), "portable")
 
 
+def vector_lanes(dtype: torch.dtype) -> int:
+    """Elements of a vector register, for layouts that depend on it."""
+    return INSTRUCTION_SETS[instruction_set()][1] // dtype.itemsize
+
+
 def _argument(value: Any) -> Any:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())

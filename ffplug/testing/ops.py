@@ -144,12 +144,13 @@ class OpConformance:
 
     def _leaves(self, values: Sequence[Any]) -> list[Tensor]:
         names = list(self.op._signature.parameters)
-        return [values[names.index(name)] for name in self.op.differentiable]
+        given = (values[names.index(name)] for name in self.op.differentiable)
+        return [value for value in given if value is not None]
 
     def _with_grad(self, values: Sequence[Any]) -> tuple[Any, ...]:
         names = list(self.op._signature.parameters)
         return tuple(
-            value.detach().requires_grad_() if name in self.op.differentiable else value
+            value.detach().requires_grad_() if name in self.op.differentiable and value is not None else value
             for name, value in zip(names, values, strict=True)
         )
 
