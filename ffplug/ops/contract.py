@@ -202,7 +202,7 @@ class Op:
                 logger().warning("%s falls back from %s: %s", self.name, backend, error)
 
     def _reference_backward(self, needs: Sequence[bool], grads: Sequence[Tensor], outputs: Any, *values: Any) -> list:
-        with torch.enable_grad():
+        with _recording():
             names = list(self._signature.parameters)
             given = {name: values[names.index(name)] for name in self.differentiable}
             leaves = {name: value.detach().requires_grad_() for name, value in given.items() if value is not None}
@@ -219,6 +219,17 @@ class Op:
 
     _signature: ClassVar[inspect.Signature]
     _torch_op: ClassVar[Any]
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[None]:
+    """Record gradients inside a custom op, where torch has taken autograd off the dispatcher."""
+    excluded = torch._C._dispatch_tls_local_exclude_set()
+    for key in ("AutogradOther", "AutogradCPU", "AutogradCUDA", "AutogradMeta"):
+        excluded = excluded.remove(getattr(torch._C.DispatchKey, key))
+    included = torch._C._dispatch_tls_local_include_set()
+    with torch._C._ForceDispatchKeyGuard(included, excluded), torch.enable_grad():
+        yield
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
