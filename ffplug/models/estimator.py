@@ -12,6 +12,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from ffplug.errors import ConfigError, DataError
+from ffplug.models.layers import fixed_weights
 from ffplug.models.padding import pad, padding_for, unpad
 from ffplug.models.parts import Cost, DecoderState, Encoded, FrameEncoder, Policy, Prior, Update, Upsampler
 from ffplug.models.tiling import TiledFlowInference
@@ -218,12 +219,13 @@ class RecurrentFlowEstimator(BaseModel):
             ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, and ``NAME_flows`` and ``NAME_states`` of each
             further decoder.
         """
-        encoded = self.encode(image1, image2, inputs)
-        cost = self.cost(encoded)
-        outputs: dict[str, Any] = {"encoded": encoded}
-        for prefix, decoder in (("", self.decoder), *((f"{name}_", part) for name, part in self.decoders.items())):
-            flows, states = decoder(encoded, self.cost, cost, iterations, flow_init, every)
-            outputs[f"{prefix}flows"], outputs[f"{prefix}states"] = flows, states
+        with fixed_weights():
+            encoded = self.encode(image1, image2, inputs)
+            cost = self.cost(encoded)
+            outputs: dict[str, Any] = {"encoded": encoded}
+            for prefix, decoder in (("", self.decoder), *((f"{name}_", part) for name, part in self.decoders.items())):
+                flows, states = decoder(encoded, self.cost, cost, iterations, flow_init, every)
+                outputs[f"{prefix}flows"], outputs[f"{prefix}states"] = flows, states
         return outputs
 
     def forward(

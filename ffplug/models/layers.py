@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.ops import instance_norm
+from ffplug.ops import instance_norm, pack_convolution, winograd_conv2d
+from ffplug.ops.build import BuildError
+from ffplug.ops.convolution import ACTIVATIONS, KERNELS
+
+_packed: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("packed weights", default=None)
+
+
+@contextlib.contextmanager
+def fixed_weights() -> Iterator[None]:
+    """Promise that no weight changes within the context: what is derived from weights is derived once."""
+    token = _packed.set({} if _packed.get() is None else _packed.get())
+    try:
+        yield
+    finally:
+        _packed.reset(token)
 
 
 def runs_onednn(*tensors: Tensor) -> bool:
@@ -22,6 +40,12 @@ def runs_onednn(*tensors: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def in_layout_of(other: Tensor, x: Tensor) -> Tensor:
+    """``x`` in channels-last memory if ``other`` is, else as it is; both N×C×H×W."""
+    last = other.is_contiguous(memory_format=torch.channels_last) and not other.is_contiguous()
+    return x.contiguous(memory_format=torch.channels_last) if last else x
 
 
 def row_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
@@ -49,6 +73,68 @@ def batched_row_product(rows: Tensor, weight: Tensor) -> Tensor:
     lead = rows.shape[:-2]
     products = list(map(row_product, rows.flatten(0, -3), weight.flatten(0, -3)))
     return (products[0][None] if len(products) == 1 else torch.stack(products)).unflatten(0, lead)
+
+
+def convolve(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    addend: Tensor | None = None,
+    activation: str = "none",
+    owner: nn.Module | None = None,
+) -> Tensor:
+    """A convolution of stride 1 that keeps the size, an addend and an activation.
+
+    Args:
+        x: N×C×H×W.
+        weight: O×C×kh×kw.
+        bias: O, or None.
+        addend: N×O×H×W, added before the activation, or None.
+        activation: ``none``, ``relu``, ``sigmoid`` or ``tanh``.
+        owner: the module whose parameter the weight is, for :func:`fixed_weights`; None for a derived weight.
+
+    Returns:
+        N×O×H×W.
+    """
+    # With few channels the transforms of Winograd's algorithm cost more than it saves.
+    if tuple(weight.shape[2:]) in KERNELS and min(weight.shape[:2]) >= 16 and runs_onednn(x, weight):
+        known = _packed.get()
+        packed = None
+        if known is not None and owner is not None:
+            if owner not in known:
+                with contextlib.suppress(BuildError):  # the op meets it too, and falls back to its reference
+                    known[owner] = pack_convolution(weight)
+            packed = known.get(owner)
+        return winograd_conv2d(x, weight, bias, addend, activation, packed)
+    y = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
+    return ACTIVATIONS[activation](y if addend is None else y + addend)
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution of stride 1 that keeps the size, and what follows it.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the result.
+        kernel_size: height and width of the kernel, odd.
+        bias: add a learned bias.
+        activation: ``none``, ``relu``, ``sigmoid`` or ``tanh``.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: tuple[int, int] = (3, 3),
+        bias: bool = True,
+        activation: str = "none",
+    ) -> None:
+        super().__init__(inputs, outputs, kernel_size, padding=(kernel_size[0] // 2, kernel_size[1] // 2), bias=bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor, addend: Tensor | None = None) -> Tensor:
+        """N×inputs×H×W and what is added before the activation -> N×outputs×H×W."""
+        return convolve(x, self.weight, self.bias, addend, self.activation, self)
 
 
 class InstanceNorm2d(nn.Module):
@@ -94,16 +180,26 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
         conv, norm = self.conv, self.norm
+        activation = "relu" if self.relu else "none"
         if isinstance(norm, InstanceNorm2d):
-            return norm(conv(x), self.relu)
+            return norm(self._convolve(x, conv.weight, conv.bias, "none", conv), self.relu)
+        if isinstance(norm, nn.Identity):
+            return self._convolve(x, conv.weight, conv.bias, activation, conv)
         if isinstance(norm, nn.BatchNorm2d) and not norm.training:
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             weight = conv.weight * scale[:, None, None, None]
             bias = (conv.bias - norm.running_mean) * scale + norm.bias
-            out = F.conv2d(x, weight, bias, conv.stride, conv.padding)
-        else:
-            out = norm(conv(x))
-        return torch.relu_(out) if self.relu else out
+            return self._convolve(x, weight, bias, activation, None)
+        y = norm(conv(x))
+        return torch.relu_(y) if self.relu else y
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor, activation: str, owner: nn.Module | None
+    ) -> Tensor:
+        if self.conv.stride == (1, 1):
+            return convolve(x, weight, bias, None, activation, owner)
+        y = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)
+        return torch.relu_(y) if activation == "relu" else y
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -128,11 +224,6 @@ class PointwiseConv2d(nn.Conv2d):
             return rows.permute(0, 3, 1, 2)
         out = super().forward(x)
         return torch.relu_(out) if self.relu else out
-
-
-def conv3x3(inputs: int, outputs: int) -> nn.Conv2d:
-    """A 3×3 convolution that keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 def init_encoder(module: nn.Module) -> None:

@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ffplug.models.layers import PointwiseConv2d, batched_row_product, conv3x3
+from ffplug.models.layers import Conv2d, PointwiseConv2d, batched_row_product, in_layout_of
 from ffplug.models.parts import Update
 from ffplug.registry import MODELS
 
@@ -30,19 +30,20 @@ class MotionEncoder(BaseModule):
     ) -> None:
         super().__init__()
         self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0], relu=True)
-        self.cost_out = conv3x3(*cost_widths) if len(cost_widths) == 2 else None
-        self.flow_in = nn.Conv2d(2, flow_widths[0], 7, padding=3)
-        self.flow_out = conv3x3(*flow_widths)
-        self.fuse = conv3x3(cost_widths[-1] + flow_widths[-1], out_channels - 2)
+        self.cost_out = Conv2d(*cost_widths, activation="relu") if len(cost_widths) == 2 else None
+        self.flow_in = Conv2d(2, flow_widths[0], (7, 7), activation="relu")
+        self.flow_out = Conv2d(*flow_widths, activation="relu")
+        self.fuse = Conv2d(cost_widths[-1] + flow_widths[-1], out_channels - 2, activation="relu")
 
     def forward(self, cost: Tensor, flow: Tensor) -> Tensor:
         """Cost features N×C×h×w, low-resolution flow N×2×h×w -> N×out_channels×h×w."""
         cost = self.cost_in(cost)
+        flow = in_layout_of(cost, flow.to(cost.dtype))
         if self.cost_out is not None:
-            cost = torch.relu_(self.cost_out(cost))
-        motion = torch.relu_(self.flow_out(torch.relu_(self.flow_in(flow))))
-        fused = torch.relu_(self.fuse(torch.cat((cost, motion), dim=1)))
-        return torch.cat((fused, flow.to(fused.dtype)), dim=1)
+            cost = self.cost_out(cost)
+        motion = self.flow_out(self.flow_in(flow))
+        fused = self.fuse(torch.cat((cost, motion), dim=1))
+        return torch.cat((fused, flow), dim=1)
 
 
 class ConvGRUCell(nn.Module):
@@ -60,10 +61,9 @@ class ConvGRUCell(nn.Module):
 
     def __init__(self, hidden: int, inputs: int, context: int, kernel_size: tuple[int, int]) -> None:
         super().__init__()
-        padding = (kernel_size[0] // 2, kernel_size[1] // 2)
-        self.constant = nn.Conv2d(context, 3 * hidden, kernel_size, padding=padding)
-        self.gates = nn.Conv2d(hidden + inputs, 2 * hidden, kernel_size, padding=padding, bias=False)
-        self.candidate = nn.Conv2d(hidden + inputs, hidden, kernel_size, padding=padding, bias=False)
+        self.constant = Conv2d(context, 3 * hidden, kernel_size)
+        self.gates = Conv2d(hidden + inputs, 2 * hidden, kernel_size, bias=False, activation="sigmoid")
+        self.candidate = Conv2d(hidden + inputs, hidden, kernel_size, bias=False, activation="tanh")
         # The convolutions are slices of one over all inputs: they start as that one would (PyTorch's default).
         bound = 1 / math.sqrt((hidden + inputs + context) * kernel_size[0] * kernel_size[1])
         for parameter in self.parameters():
@@ -73,13 +73,18 @@ class ConvGRUCell(nn.Module):
         """Context N×context×h×w -> its share of the gates N×2·hidden×h×w and of the candidate N×hidden×h×w."""
         share = self.constant(context)
         hidden = share.shape[1] // 3
-        return share[:, : 2 * hidden], share[:, 2 * hidden :]
+        gates, candidate = (in_layout_of(share, part) for part in share.split((2 * hidden, hidden), dim=1))
+        return gates, candidate
 
     def forward(self, hidden: Tensor, inputs: Tensor, constant: tuple[Tensor, Tensor]) -> Tensor:
         """Hidden state and changing input -> next hidden state N×hidden×h×w."""
-        gates = torch.sigmoid_(self.gates(torch.cat((hidden, inputs), dim=1)) + constant[0])
-        update, reset = gates.chunk(2, dim=1)
-        candidate = torch.tanh_(self.candidate(torch.cat((reset * hidden, inputs), dim=1)) + constant[1])
+        both = torch.cat((hidden, inputs), dim=1)
+        update, reset = self.gates(both, constant[0]).chunk(2, dim=1)
+        if torch.is_grad_enabled():
+            both = torch.cat((reset * hidden, inputs), dim=1)
+        else:
+            both[:, : hidden.shape[1]] *= reset
+        candidate = self.candidate(both, constant[1])
         return torch.lerp(hidden.to(candidate.dtype), candidate, update)
 
 
@@ -105,7 +110,7 @@ class FlowHead(nn.Sequential):
     """Hidden state N×C×h×w -> residual low-resolution flow N×2×h×w."""
 
     def __init__(self, hidden: int, width: int) -> None:
-        super().__init__(conv3x3(hidden, width), nn.ReLU(inplace=True), conv3x3(width, 2))
+        super().__init__(Conv2d(hidden, width, activation="relu"), Conv2d(width, 2))
 
 
 @MODELS.register_module()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.models.layers import PointwiseConv2d, conv3x3
+from ffplug.models.layers import Conv2d, PointwiseConv2d
 from ffplug.models.parts import Upsampler
 from ffplug.ops import convex_upsample
 from ffplug.registry import MODELS
@@ -29,7 +29,8 @@ class ConvexUpsampler(Upsampler):
         self.hidden_channels = hidden_channels
         self.factor = factor
         self.mask_head = nn.Sequential(
-            conv3x3(hidden_channels, width), nn.ReLU(inplace=True), PointwiseConv2d(width, 9 * factor * factor)
+            Conv2d(hidden_channels, width, activation="relu"),
+            PointwiseConv2d(width, 9 * factor * factor),
         )
 
     def forward(self, hidden: Tensor, flow: Tensor) -> Tensor:

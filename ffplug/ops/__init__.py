@@ -1,6 +1,7 @@
 """Operators with one definition and several backends; see :mod:`ffplug.ops.contract`."""
 
 from ffplug.ops.contract import Op, register_op, requested_backend
+from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_conv2d
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
 from ffplug.ops.normalization import InstanceNorm, instance_norm
 from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
@@ -14,13 +15,16 @@ __all__ = [
     "ForwardWarpFlow",
     "InstanceNorm",
     "Op",
+    "WinogradConv2d",
     "backward_warp",
     "convex_upsample",
     "corr_lookup",
     "corr_lookup_on_demand",
     "forward_warp_flow",
     "instance_norm",
+    "pack_convolution",
     "pool_levels",
     "register_op",
     "requested_backend",
+    "winograd_conv2d",
 ]

@@ -12,7 +12,8 @@ from ffplug.ops.native import NativeSource, vector_lanes
 
 _native = NativeSource(CSRC / "convolution.cpp")
 KERNELS = {(3, 3): 36, (1, 5): 8, (5, 1): 8}  # kernel size: points of a tile
-ACTIVATIONS = {"none": lambda y: y, "relu": torch.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+# In place: they follow a fresh result.
+ACTIVATIONS = {"none": lambda y: y, "relu": torch.relu_, "sigmoid": torch.sigmoid_, "tanh": torch.tanh_}
 
 
 def pack_convolution(weight: Tensor) -> Tensor:

@@ -37,8 +37,9 @@ def update_rules(source: str, target: str) -> list[tuple[str, str]]:
         *rules,
         (rf"{source}gru\.conv([zrq])(\d?)\.(.*)", rf"{target}update.gru.@\2.\1.\3"),
         (rf"{source}flow_head\.conv1\.(.*)", rf"{target}update.flow_head.0.\1"),
-        (rf"{source}flow_head\.conv2\.(.*)", rf"{target}update.flow_head.2.\1"),
-        (rf"{source}mask\.([02])\.(.*)", rf"{target}upsampler.mask_head.\1.\2"),
+        (rf"{source}flow_head\.conv2\.(.*)", rf"{target}update.flow_head.1.\1"),
+        (rf"{source}mask\.0\.(.*)", rf"{target}upsampler.mask_head.0.\1"),
+        (rf"{source}mask\.2\.(.*)", rf"{target}upsampler.mask_head.1.\1"),
         (rf"{source}aggregator\.to_v\.(.*)", rf"{target}update.aggregator.value.\1"),
         (rf"{source}aggregator\.project\.(.*)", rf"{target}update.aggregator.project.\1"),
         (rf"{source}aggregator\.gamma", rf"{target}update.aggregator.weight"),
@@ -154,9 +155,9 @@ def _torchvision_rules() -> list[tuple[str, str]]:
         *rules,
         (rf"{block}recurrent_block\.convgru(\d)\.conv([zrq])\.(.*)", r"decoder.update.gru.@\1.\2.\3"),
         (rf"{block}flow_head\.conv1\.(.*)", r"decoder.update.flow_head.0.\1"),
-        (rf"{block}flow_head\.conv2\.(.*)", r"decoder.update.flow_head.2.\1"),
+        (rf"{block}flow_head\.conv2\.(.*)", r"decoder.update.flow_head.1.\1"),
         (r"mask_predictor\.convrelu\.0\.(.*)", r"decoder.upsampler.mask_head.0.\1"),
-        (r"mask_predictor\.conv\.(.*)", r"decoder.upsampler.mask_head.2.\1"),
+        (r"mask_predictor\.conv\.(.*)", r"decoder.upsampler.mask_head.1.\1"),
     ]
 
 
