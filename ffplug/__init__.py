@@ -6,9 +6,14 @@ Importing this package imports neither torch nor MMEngine; the doors below load 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 from ffplug.version import PLUGIN_API, __version__
+
+# Torch asks the system for fresh memory for every large tensor; in huge pages that costs a fifth. It reads this once,
+# at its first large allocation.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 _DOORS = {
     "FlowInferencer": "ffplug.apis.inferencer",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ffplug.errors import ConfigError
+from ffplug.ops import use_backend
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,8 @@ def frames_of(model: nn.Module, height: int, width: int, batch: int = 1) -> tupl
 def complexity(model: nn.Module, height: int, width: int, iterations: int | None = None) -> Complexity:
     """Count the parameters and FLOPs of a flow model.
 
-    The network runs once and what ran is counted, so work that a network skips is not in the figure.
+    The network runs once, on the ops' PyTorch references, and what ran is counted, so work that a network skips is not
+    in the figure; what a faster algorithm saves (Winograd's convolution) is.
 
     Args:
         model: a flow model with ``predict_flow``.
@@ -57,7 +59,7 @@ def complexity(model: nn.Module, height: int, width: int, iterations: int | None
     _check(model)
     counter = FlopCounterMode(display=False)
     first, second = frames_of(model, height, width)
-    with counter, torch.no_grad():
+    with counter, torch.no_grad(), use_backend("torch"):
         model.predict_flow(first, second, iterations=iterations)
     name = type(model).__name__
     by_part = {

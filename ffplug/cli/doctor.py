@@ -37,9 +37,12 @@ REQUIRED = ("torch", "numpy", "opencv-python-headless", "av", "h5py", "safetenso
 
 @click.command("doctor")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(as_json: bool) -> None:
+@click.option("--build", is_flag=True, help="Compile the ops' kernels for this machine now, not at first use.")
+def command(as_json: bool, build: bool) -> None:
     """Report versions, plugins, op backends and devices; made to be pasted into a bug report."""
     report = collect()
+    if build:
+        report["kernels"] = _build()
     if as_json:
         click.echo(json.dumps(report, indent=2))
         return
@@ -66,6 +69,7 @@ def collect() -> dict[str, dict[str, Any]]:
         "packages": {name: version for name, version in versions.items() if version},
         "devices": _devices(),
         "plugins": _plugins(),
+        "op toolchains": _toolchains(),
         "op backends": _ops(),
     }
     missing = {name: line for name, line in PACKAGES.items() if line and not versions[name]}
@@ -120,6 +124,18 @@ def _plugins() -> dict[str, str]:
     }
 
 
+def _toolchains() -> dict[str, str]:
+    from ffplug.ops import cuda, native
+    from ffplug.ops.build import cache_folder
+    from ffplug.ops.contract import requested_backend, toolchain_problem
+
+    ready = {"cpp": f"{native.compiler()} for {native.instruction_set()}", "cuda": "NVRTC", "triton": "ready"}
+    rows = {name: f"no: {reason}" if (reason := toolchain_problem(name)) else text for name, text in ready.items()}
+    if cuda.compiler_problem() is None and toolchain_problem("cuda"):
+        rows["cuda"] += " (NVRTC is there, so kernels compile)"
+    return {**rows, "kept in": str(cache_folder()), "FFPLUG_OPS": requested_backend()}
+
+
 def _ops() -> dict[str, str]:
     from ffplug.plugin import plugins
     from ffplug.registry import OPS
@@ -128,6 +144,31 @@ def _ops() -> dict[str, str]:
     for plugin in plugins():
         for name in plugin.components.get("ops", ()):
             op = OPS.get(f"{plugin.package}.{name}")()
-            reasons = "".join(f"; no {backend}: {reason}" for backend, reason in op.missing().items())
-            rows[f"{plugin.package}.{name}"] = ", ".join(op.backends()) + reasons
+            missing = op.missing()
+            rows[f"{plugin.package}.{name}"] = ", ".join(op.backends()) + (
+                f"; not here: {', '.join(missing)}" if missing else ""
+            )
+    return rows
+
+
+def _build() -> dict[str, str]:
+    """Compile every kernel that this machine can run; the result of each."""
+    import torch
+
+    from ffplug.ops import cuda, native
+    from ffplug.ops.build import BuildError
+
+    rows = {}
+    for source in native.SOURCES:
+        try:
+            rows[source.path.name] = str(source.build())
+        except BuildError as error:
+            rows[source.path.name] = f"FAILED: {error}"
+    if cuda.problem() is None:
+        major, minor = torch.cuda.get_device_capability()
+        for source in cuda.SOURCES:
+            try:
+                rows[source.path.name] = str(cuda.compile_cubin(source.path, torch.float32, f"sm_{major}{minor}"))
+            except BuildError as error:
+                rows[source.path.name] = f"FAILED: {error}"
     return rows

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.ops import instance_norm, pack_convolution, winograd_conv2d
+from ffplug.ops import instance_norm, pack_convolution, requested_backend, winograd_conv2d
 from ffplug.ops.build import BuildError
 from ffplug.ops.convolution import ACTIVATIONS, KERNELS
 
@@ -37,6 +37,7 @@ def runs_onednn(*tensors: Tensor) -> bool:
         not torch.is_grad_enabled()
         and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+        and requested_backend() != "torch"
         and not torch.compiler.is_compiling()
         and not torch.is_autocast_enabled("cpu")
     )

@@ -1,6 +1,6 @@
 """Operators with one definition and several backends; see :mod:`ffplug.ops.contract`."""
 
-from ffplug.ops.contract import Op, register_op, requested_backend
+from ffplug.ops.contract import Op, register_op, requested_backend, use_backend
 from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_conv2d
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
 from ffplug.ops.normalization import InstanceNorm, instance_norm
@@ -26,5 +26,6 @@ __all__ = [
     "pool_levels",
     "register_op",
     "requested_backend",
+    "use_backend",
     "winograd_conv2d",
 ]

@@ -129,8 +129,8 @@ class Op:
         return (*(name for name in BACKENDS if self._has(name) and self._problem(name) is None), "torch")
 
     def missing(self) -> dict[str, str]:
-        """The backends that do not run on this machine, each with the reason."""
-        reasons = {name: self._problem(name) if self._has(name) else "this op has none" for name in BACKENDS}
+        """The backends that this op has and this machine can't run, each with the reason."""
+        reasons = {name: self._problem(name) for name in BACKENDS if self._has(name)}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:

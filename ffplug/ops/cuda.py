@@ -19,6 +19,9 @@ from ffplug.ops.build import CSRC, BuildError, cached, source_text
 SCALARS = {torch.float32: "float", torch.float64: "double"}
 ARCHITECTURES = ("sm_80", "sm_90")  # what CI compiles for
 
+SOURCES: list[CudaSource] = []
+"""Every source of the modules that are loaded."""
+
 
 @cache
 def problem() -> str | None:
@@ -113,6 +116,7 @@ class CudaSource:
         self.path = Path(path)
         self._kernels: dict[tuple[str, torch.dtype, int], Any] = {}
         self._failed: dict[tuple[torch.dtype, int], BuildError] = {}
+        SOURCES.append(self)
 
     def _kernel(self, name: str, dtype: torch.dtype, device: int) -> Any:
         if (dtype, device) in self._failed:

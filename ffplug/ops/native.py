@@ -30,6 +30,10 @@ INSTRUCTION_SETS = {
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fopenmp", "-fno-math-errno", "-ffp-contract=fast", "-w")
 
 
+SOURCES: list[NativeSource] = []
+"""Every source of the modules that are loaded."""
+
+
 @cache
 def compiler() -> str | None:
     """Path of the C++ compiler: ``CXX`` if set, else the first of c++, g++ and clang++ on the path."""
@@ -87,6 +91,7 @@ class NativeSource:
         self.path = Path(path)
         self._libraries: dict[tuple[str, str], ctypes.CDLL] = {}
         self._failed: dict[tuple[str, str], BuildError] = {}
+        SOURCES.append(self)
 
     def build(self, dtype: torch.dtype = torch.float32) -> Path:
         """Compile for ``dtype`` and this machine unless the cache has it; return the library's path.
