@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.ops import instance_norm, pack_convolution, requested_backend, winograd_conv2d
+from ffplug.ops import instance_norm, pack_convolution, row_product, runs_onednn, winograd_conv2d
 from ffplug.ops.build import BuildError
 from ffplug.ops.convolution import ACTIVATIONS, KERNELS
 
@@ -27,53 +27,10 @@ def fixed_weights() -> Iterator[None]:
         _packed.reset(token)
 
 
-def runs_onednn(*tensors: Tensor) -> bool:
-    """Whether a product of these tensors may go to oneDNN's inference kernels: float32 on a CPU, no gradient asked for.
-
-    PyTorch sends matrix products and 1×1 convolutions to the BLAS library, which is half as fast as oneDNN on some
-    processors (benchmarks.md); the kernels have no gradient, and a compiler has its own way to them.
-    """
-    return (
-        not torch.is_grad_enabled()
-        and all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-        and requested_backend() != "torch"
-        and not torch.compiler.is_compiling()
-        and not torch.is_autocast_enabled("cpu")
-    )
-
-
 def in_layout_of(other: Tensor, x: Tensor) -> Tensor:
     """``x`` in channels-last memory if ``other`` is, else as it is; both N×C×H×W."""
     last = other.is_contiguous(memory_format=torch.channels_last) and not other.is_contiguous()
     return x.contiguous(memory_format=torch.channels_last) if last else x
-
-
-def row_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none") -> Tensor:
-    """A linear layer: ``rows @ weight.T + bias``, then the activation.
-
-    Args:
-        rows: ...×K.
-        weight: M×K.
-        bias: M, or None.
-        activation: ``none``, ``relu`` or ``gelu`` (the exact one).
-
-    Returns:
-        ...×M, contiguous.
-    """
-    if runs_onednn(rows, weight):
-        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], "none")
-    out = F.linear(rows, weight, bias)
-    return {"none": lambda x: x, "relu": torch.relu_, "gelu": F.gelu}[activation](out)
-
-
-def batched_row_product(rows: Tensor, weight: Tensor) -> Tensor:
-    """``rows @ weight.transpose(-1, -2)`` for ...×P×K and ...×M×K, all with the same leading dimensions."""
-    if not runs_onednn(rows, weight):
-        return rows @ weight.transpose(-1, -2)
-    lead = rows.shape[:-2]
-    products = list(map(row_product, rows.flatten(0, -3), weight.flatten(0, -3)))
-    return (products[0][None] if len(products) == 1 else torch.stack(products)).unflatten(0, lead)
 
 
 def convolve(

@@ -10,8 +10,9 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ffplug.models.layers import Conv2d, PointwiseConv2d, batched_row_product, in_layout_of
+from ffplug.models.layers import Conv2d, PointwiseConv2d, in_layout_of
 from ffplug.models.parts import Update
+from ffplug.ops import attention_weights, batched_row_product
 from ffplug.registry import MODELS
 
 
@@ -230,11 +231,12 @@ class GlobalMotionAttention(nn.Module):
         rows = self.query_key(inputs).permute(0, 2, 3, 1).reshape(count, -1, 2, self.heads, channels)
         query, key = rows.permute(2, 0, 3, 1, 4)
         query = query * channels**-0.5
-        logits = batched_row_product(query, key) if self.content else 0
-        if self.position is not None:
-            logits = logits + self.position(query.view(count, self.heads, height, width, channels))
-        # The matrix is as large as the correlation volume: without gradients it is overwritten.
-        return logits.softmax(dim=-1) if logits.requires_grad else torch.softmax(logits, dim=-1, out=logits)
+        if self.position is None:
+            return attention_weights(query, key)
+        logits = self.position(query.reshape(count, self.heads, height, width, channels))
+        if self.content:
+            logits = logits + batched_row_product(query, key)
+        return logits.softmax(dim=-1)
 
 
 class MotionAggregator(nn.Module):

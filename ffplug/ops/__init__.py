@@ -1,13 +1,16 @@
 """Operators with one definition and several backends; see :mod:`ffplug.ops.contract`."""
 
+from ffplug.ops.attention import AttentionWeights, attention_weights
 from ffplug.ops.contract import Op, register_op, requested_backend, use_backend
 from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_conv2d
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
 from ffplug.ops.normalization import InstanceNorm, instance_norm
+from ffplug.ops.product import batched_row_product, row_product, runs_onednn
 from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
 from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, forward_warp_flow
 
 __all__ = [
+    "AttentionWeights",
     "BackwardWarp",
     "ConvexUpsample",
     "CorrLookup",
@@ -16,7 +19,9 @@ __all__ = [
     "InstanceNorm",
     "Op",
     "WinogradConv2d",
+    "attention_weights",
     "backward_warp",
+    "batched_row_product",
     "convex_upsample",
     "corr_lookup",
     "corr_lookup_on_demand",
@@ -26,6 +31,8 @@ __all__ = [
     "pool_levels",
     "register_op",
     "requested_backend",
+    "row_product",
+    "runs_onednn",
     "use_backend",
     "winograd_conv2d",
 ]
