@@ -6,6 +6,7 @@ from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_co
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
 from ffplug.ops.normalization import InstanceNorm, instance_norm
 from ffplug.ops.product import batched_row_product, row_product, runs_onednn
+from ffplug.ops.splatting import SplatSum, forward_splat, splat_sum
 from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
 from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, forward_warp_flow
 
@@ -18,6 +19,7 @@ __all__ = [
     "ForwardWarpFlow",
     "InstanceNorm",
     "Op",
+    "SplatSum",
     "WinogradConv2d",
     "attention_weights",
     "backward_warp",
@@ -25,6 +27,7 @@ __all__ = [
     "convex_upsample",
     "corr_lookup",
     "corr_lookup_on_demand",
+    "forward_splat",
     "forward_warp_flow",
     "instance_norm",
     "pack_convolution",
@@ -33,6 +36,7 @@ __all__ = [
     "requested_backend",
     "row_product",
     "runs_onednn",
+    "splat_sum",
     "use_backend",
     "winograd_conv2d",
 ]
