@@ -102,7 +102,7 @@ def test_helper_variables_start_with_an_underscore(tmp_path):
 
 
 def test_cfg_options(tmp_path):
-    options = parse_cfg_options(["model.iterations=9", "model.cost.type=ffplug.OnDemandCorrelation", "model.tile=None"])
+    options = parse_cfg_options(["model.iterations=9", "model.cost.on_demand=True", "model.tile=None"])
     config = load_config("raft_small", options)
     assert config.model.iterations == 9 and config.model.tile is None
     with pytest.raises(ConfigError, match="expected KEY=VALUE"):

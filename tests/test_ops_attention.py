@@ -27,6 +27,8 @@ def test_row_product(activation, count):
     expected = {"none": lambda x: x, "relu": F.relu, "gelu": F.gelu}[activation](F.linear(rows, weight, bias))
     with torch.no_grad():
         torch.testing.assert_close(row_product(rows, weight, bias, activation), expected, atol=1e-5, rtol=1e-5)
+        columns = rows.mT.contiguous().mT, weight.mT.contiguous().mT
+        torch.testing.assert_close(row_product(*columns, bias, activation), expected, atol=1e-5, rtol=1e-5)
     weight.requires_grad_()
     assert row_product(rows, weight, bias, activation).requires_grad
 

@@ -1,5 +1,7 @@
 """RAFT and GMA give the outputs, losses and gradients of their published implementations."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from golden_cases import GOLDEN, filled, raft_inputs, raft_truth
 
 import ffplug
 from ffplug.models.parts import Encoded
+from ffplug.ops import use_backend
 
 GMA_SCALES = {"att.to_qk.weight": 3.0, "aggregator.gamma": 10.0}
 CASES = {
@@ -17,12 +20,19 @@ CASES = {
 STEPS = {"raft_large": (8, 8, 9), "raft_small": (4, 4, 7), "gma": (16, 16, 9)}
 
 
-@pytest.fixture(scope="module", params=list(CASES))
+@pytest.fixture(
+    scope="module",
+    params=itertools.product(CASES, ("torch", "auto"), (False, True)),
+    ids=lambda found: f"{found[0]}-{found[1]}-{'on_demand' if found[2] else 'stored'}",
+)
 def case(request):
-    folder, scales, tolerance = CASES[request.param]
-    model = ffplug.build_model(request.param)
-    model.load_state_dict(ffplug.convert_state_dict(filled(folder / "keys.json", scales), request.param), strict=False)
-    return request.param, model, np.load(folder / "case.npz"), tolerance
+    name, backend, on_demand = request.param
+    folder, scales, tolerance = CASES[name]
+    model = ffplug.build_model(name)
+    model.cost.on_demand = on_demand
+    model.load_state_dict(ffplug.convert_state_dict(filled(folder / "keys.json", scales), name), strict=False)
+    with use_backend(backend):
+        yield name, model, np.load(folder / "case.npz"), tolerance
 
 
 def close(tensor, array, atol, rtol=1e-4):
@@ -121,9 +131,10 @@ def test_on_demand_correlation_is_the_same():
     from ffplug.config import load_config
 
     config = load_config(name).model
-    config.cost.type = "ffplug.OnDemandCorrelation"
+    config.cost.on_demand = True
     on_demand = ffplug.build_model(config)
-    stored = ffplug.build_model(name)
+    config.cost.on_demand = False
+    stored = ffplug.build_model(config)
     on_demand.load_state_dict(stored.state_dict())
     first, second = torch.rand(2, 2, 3, 72, 88) * 255
     a = stored.predict_flow(first, second, iterations=3)["flow"]

@@ -1,6 +1,6 @@
 """The recurrent flow estimator, its parts, RAFT and GMA, losses and preprocessing."""
 
-from ffplug.models.cost import AllPairsCorrelation, OnDemandCorrelation
+from ffplug.models.cost import AllPairsCorrelation
 from ffplug.models.data_preprocessor import FlowDataPreprocessor
 from ffplug.models.encoders import ResidualEncoder
 from ffplug.models.estimator import RecurrentFlowEstimator
@@ -32,7 +32,6 @@ __all__ = [
     "FlowLoss",
     "FrameEncoder",
     "GMAUpdate",
-    "OnDemandCorrelation",
     "Policy",
     "Prior",
     "RAFTUpdate",

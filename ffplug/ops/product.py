@@ -43,9 +43,9 @@ def row_product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, activa
     count = rows.numel() // max(rows.shape[-1], 1)
     if count < _FEW or not runs_onednn(rows, weight):
         return ACTIVATIONS[activation](F.linear(rows, weight, bias))
-    # A 1×1 convolution over the rows as one long image, channels last.
-    image = rows.reshape(1, count, 1, -1).permute(0, 3, 1, 2)
-    kernel = weight.reshape(*weight.shape, 1, 1)
+    # A 1×1 convolution over the rows as one long image, channels last; the kernel takes no other strides.
+    image = rows.contiguous().view(1, count, 1, -1).permute(0, 3, 1, 2)
+    kernel = weight.contiguous().view(*weight.shape, 1, 1)
     out = torch.ops.mkldnn._convolution_pointwise(
         image, kernel, bias, [0, 0], [1, 1], [1, 1], 1, activation, [], "none" if activation == "gelu" else ""
     )

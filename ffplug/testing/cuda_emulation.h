@@ -5,6 +5,7 @@
 // arithmetic, a barrier that not all threads reach. What it can't show: races, speed.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -51,8 +52,11 @@ struct Barrier {
   int generation = 0;
 };
 
+// ucontext gives a thread its stack; the switches are jumps, which spare the system call that swapcontext makes.
 struct Thread {
   ucontext_t context;
+  jmp_buf jump;
+  bool started = false;
   std::vector<char> stack;
   dim3 index;
   bool done = false;
@@ -65,7 +69,7 @@ static std::vector<Barrier> warps;
 static std::vector<int> warp_alive;
 static Barrier block_barrier;
 static int alive, current;
-static ucontext_t scheduler;
+static jmp_buf scheduler;
 static std::function<void()>* body;
 static double lane_values[64][32];  // exchanged by shuffles: warp, lane; 8 bytes hold every type in use
 
@@ -82,9 +86,9 @@ inline void wait(Barrier& barrier, int participants) {
   self.generation = barrier.generation;
   ++barrier.waiting;
   release(barrier, participants);
-  if (self.generation == barrier.generation) swapcontext(&self.context, &scheduler);
-  self.at = nullptr;
-  threadIdx = self.index;  // other threads have run in between
+  if (self.generation == barrier.generation && _setjmp(self.jump) == 0) _longjmp(scheduler, 1);
+  threads[current].at = nullptr;
+  threadIdx = threads[current].index;  // other threads have run in between
 }
 
 inline int warp() { return current / warpSize; }
@@ -99,6 +103,7 @@ inline void enter() {
   --warp_alive[warp()];
   release(block_barrier, alive);
   release(warps[warp()], warp_alive[warp()]);
+  _longjmp(scheduler, 1);
 }
 
 inline void run_block(int count) {
@@ -110,25 +115,29 @@ inline void run_block(int count) {
   for (int i = 0; i < count; ++i) {
     Thread& thread = threads[i];
     thread.stack.resize(kStack);
-    thread.done = false;
+    thread.done = thread.started = false;
     thread.at = nullptr;
     thread.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
     ++warp_alive[i / warpSize];
     getcontext(&thread.context);
     thread.context.uc_stack.ss_sp = thread.stack.data();
     thread.context.uc_stack.ss_size = kStack;
-    thread.context.uc_link = &scheduler;
+    thread.context.uc_link = nullptr;
     makecontext(&thread.context, enter, 0);
   }
   while (alive > 0) {
-    bool moved = false;
-    for (int i = 0; i < count; ++i) {
+    volatile bool moved = false;
+    for (volatile int i = 0; i < count; i = i + 1) {
       Thread& thread = threads[i];
       if (thread.done || (thread.at && thread.generation == thread.at->generation)) continue;
       moved = true;
       current = i;
       threadIdx = thread.index;
-      swapcontext(&scheduler, &thread.context);
+      if (_setjmp(scheduler) == 0) {
+        if (thread.started) _longjmp(thread.jump, 1);
+        thread.started = true;
+        setcontext(&thread.context);
+      }
     }
     if (!moved) {
       std::fprintf(stderr, "CUDA emulation: threads wait at a barrier that the others never reach\n");
