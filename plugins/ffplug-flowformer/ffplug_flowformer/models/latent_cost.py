@@ -176,7 +176,7 @@ class LatentCostMemory(Cost):
     def lookup(self, cost: CostMemory, flow: Tensor) -> Tensor:
         """Query token and local costs: see :class:`~ffplug.models.parts.Cost`."""
         size = flow.shape[-2:]
-        window = corr_lookup(cost.volume, (tuple(size),), flow, self.radius).permute(0, 2, 3, 1).flatten(1, 2)
+        window = corr_lookup(cost.volume, (tuple(size),), flow.detach(), self.radius).permute(0, 2, 3, 1).flatten(1, 2)
         dtype = at_least_float32(flow.dtype)
         x, y = (torch.arange(length, device=flow.device, dtype=dtype) for length in reversed(size))
         cells = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).flatten(0, 1)
