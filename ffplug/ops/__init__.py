@@ -4,6 +4,12 @@ from ffplug.ops.attention import AttentionWeights, attention_weights
 from ffplug.ops.contract import Op, register_op, requested_backend, use_backend
 from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_conv2d
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
+from ffplug.ops.motion_vectors import (
+    MotionVectorRasterize,
+    motion_vector_rasterize,
+    motion_vector_table,
+    reference_distances,
+)
 from ffplug.ops.normalization import InstanceNorm, instance_norm
 from ffplug.ops.product import batched_row_product, row_product, runs_onednn
 from ffplug.ops.splatting import SplatSum, forward_splat, splat_sum
@@ -18,6 +24,7 @@ __all__ = [
     "CorrLookupOnDemand",
     "ForwardWarpFlow",
     "InstanceNorm",
+    "MotionVectorRasterize",
     "Op",
     "SplatSum",
     "WinogradConv2d",
@@ -30,9 +37,12 @@ __all__ = [
     "forward_splat",
     "forward_warp_flow",
     "instance_norm",
+    "motion_vector_rasterize",
+    "motion_vector_table",
     "pack_convolution",
     "pool_levels",
     "register_op",
+    "reference_distances",
     "requested_backend",
     "row_product",
     "runs_onednn",

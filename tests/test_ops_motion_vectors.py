@@ -1,0 +1,128 @@
+"""Motion vectors on cells: conformance, two H.264 clips, clipping, overlaps, bad tables."""
+
+import numpy as np
+import pytest
+import torch
+from golden_cases import GOLDEN
+
+from ffplug.ops import motion_vector_rasterize, motion_vector_table, reference_distances
+from ffplug.testing.ops import OpConformance, available_backends, on_backend
+
+BACKENDS = ["torch", *available_backends(motion_vector_rasterize)]
+
+
+def random_table(make, rows, frames, side):
+    """Blocks of 8 and 16 pixels, some across the border, some over others."""
+    columns = [
+        make.integers(rows, high=frames),
+        make.integers(rows, high=2) * 2 - 1,
+        make.integers(rows, low=1, high=3) * 8,
+        make.integers(rows, low=1, high=3) * 8,
+        make.integers(rows, low=-12, high=side + 12),
+        make.integers(rows, low=-12, high=side + 12),
+        make.integers(rows, low=-200, high=200),
+        make.integers(rows, low=-200, high=200),
+        make.integers(rows, low=1, high=9),
+    ]
+    return torch.stack(columns, dim=1)
+
+
+class TestMotionVectorRasterize(OpConformance):
+    op = motion_vector_rasterize
+    tolerance = 0
+    cases = {
+        "random": lambda make: (random_table(make, 40, 3, 40), 3, 37, 41, make.integers(3, 2, low=-3, high=4)),
+        "crowded": lambda make: (random_table(make, 600, 2, 30), 2, 30, 24),
+        "small_cells": lambda make: (random_table(make, 30, 1, 20), 1, 20, 20, None, 4),
+        "no_vectors": lambda make: (random_table(make, 0, 2, 20), 2, 20, 20),
+        "no_frames": lambda make: (random_table(make, 0, 1, 20), 0, 20, 20),
+    }
+
+
+def row(**changes):
+    values = dict(frame=0, source=-1, w=16, h=16, dst_x=8, dst_y=8, motion_x=6, motion_y=-3, motion_scale=4)
+    return list((values | changes).values())
+
+
+@pytest.mark.parametrize("clip", ["p_only", "b_frames"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_clips(clip, backend):
+    vectors, dense = (np.load(GOLDEN / "mvflow" / f"{clip}_{part}.npz") for part in ("mvs", "dense"))
+    table, distances = motion_vector_table(vectors["table"]), reference_distances(vectors["types"].tolist())
+    with on_backend(backend) as device:
+        found = motion_vector_rasterize(table.to(device), 12, 200, 264, distances.to(device))
+    flow, valid, distance, size = (value.cpu().numpy() for value in found)
+    assert flow.dtype == np.float32
+    assert np.array_equal(flow, dense["flow"])
+    assert np.array_equal(valid, dense["valid"])
+    assert np.array_equal(distance, dense["dist"])
+    assert set(np.unique(size)) == {0, 8, 16} and np.array_equal(size.min(axis=2) > 0, valid)
+
+
+def test_arrays_of_frames_make_the_same_table():
+    whole = np.load(GOLDEN / "mvflow" / "b_frames_mvs.npz")["table"]
+    names = [name for name in whole.dtype.names if name != "frame"]
+    frames = [whole[whole["frame"] == index][names] for index in range(12)]
+    frames[0] = None
+    table = motion_vector_table(frames)
+    assert table.dtype == torch.int32
+    order = np.argsort(whole["frame"], kind="stable")
+    assert torch.equal(table, motion_vector_table(whole)[order])
+    assert motion_vector_table([None, None]).shape == (0, 9)
+    with pytest.raises(ValueError, match="frame 1 lack w, motion_scale"):
+        motion_vector_table([None, frames[1][[n for n in names if n not in ("w", "motion_scale")]]])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_blocks_are_cut_at_the_frame_and_later_rows_win(backend):
+    table = torch.tensor(
+        [
+            row(),
+            row(w=8, h=8, dst_x=12, dst_y=4, motion_x=9),  # over the upper right of the first
+            row(source=1, dst_x=24, dst_y=24, motion_scale=3),  # beyond 20×20 pixels but for one cell
+            row(frame=1, dst_x=200),
+        ]
+    )
+    with on_backend(backend) as device:
+        found = motion_vector_rasterize(table.to(device), 2, 20, 20, torch.tensor([[-2, 5], [-2, 5]], device=device))
+    flow, valid, distance, size = (value.cpu() for value in found)
+    assert flow[0, 0, 0].tolist() == [[1.5, 2.25, 0], [1.5, 1.5, 0], [0, 0, 0]]
+    assert flow[0, 0, 1].tolist() == [[-0.75, -0.75, 0], [-0.75, -0.75, 0], [0, 0, 0]]
+    assert size[0, 0, 0].tolist() == [[16, 8, 0], [16, 16, 0], [0, 0, 0]]
+    assert valid[0, 1].nonzero().tolist() == [[2, 2]] and flow[0, 1, :, 2, 2].tolist() == [2, -1]
+    assert not valid[1].any()
+    assert distance.tolist() == [[-2, 5], [-2, 0]]  # the vector of frame 1 lies outside, but its list is there
+
+
+@pytest.mark.parametrize(
+    "changes", [{"frame": 2}, {"frame": -1}, {"source": 0}, {"w": -8}, {"h": 0}, {"w": 12}, {"motion_scale": 0}]
+)
+def test_bad_rows(changes):
+    with pytest.raises(ValueError, match=rf"row 1 of the table .*{next(iter(changes))} {next(iter(changes.values()))}"):
+        motion_vector_rasterize(torch.tensor([row(), row(**changes)]), 2, 20, 20)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bad_rows_are_dropped_where_values_are_not_checked(backend):
+    bad = [row(frame=2), row(source=0), row(w=-8), row(h=12), row(motion_scale=0)]
+    with on_backend(backend) as device:
+        table, distances = torch.tensor([row(), *bad], device=device), torch.tensor([[-1, 1]] * 2, device=device)
+        found = motion_vector_rasterize._torch_op(table, 2, 20, 20, distances, 8)
+        wanted = motion_vector_rasterize._torch_op(table[:1], 2, 20, 20, distances, 8)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_bad_arguments():
+    table = torch.tensor([row()])
+    with pytest.raises(ValueError, match="expected M×9 integers"):
+        motion_vector_rasterize(table[:, :8], 1, 20, 20)
+    with pytest.raises(ValueError, match="expected 1×2 integers"):
+        motion_vector_rasterize(table, 1, 20, 20, torch.zeros(2, 2, dtype=torch.int64))
+    with pytest.raises(ValueError, match="cell 0"):
+        motion_vector_rasterize(table, 1, 20, 20, cell=0)
+    with pytest.raises(ValueError, match="types X"):
+        reference_distances("IPX")
+
+
+def test_distances():
+    assert reference_distances("IBBPBP").tolist() == [[0, 0], [-1, 2], [-2, 1], [-3, 0], [-1, 1], [-2, 0]]
