@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 from harness import BenchCase
-from op_cases.warping import smooth_flow
 
 from ffplug.ops import splat_sum
+from op_cases.warping import smooth_flow
 
 
 def scattered(image: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:

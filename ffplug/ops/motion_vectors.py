@@ -129,17 +129,16 @@ class MotionVectorRasterize(Op):
     def cpp(
         self, table: Tensor, frames: int, height: int, width: int, distances: Tensor, cell: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """One pass over the table, one over the cells."""
+        """One pass over the table."""
         flow, valid, distance, size = results = self.fake(table, frames, height, width, distances, cell)
-        owner = table.new_empty(valid.shape)
-        tensors = (table.contiguous(), distances.contiguous(), owner, flow, valid, distance, size)
+        tensors = (table.contiguous(), distances.contiguous(), flow, valid, distance, size)
         _native.call("motion_vector_rasterize", *tensors, len(table), frames, *valid.shape[2:], cell)
         return results
 
     def cuda(
         self, table: Tensor, frames: int, height: int, width: int, distances: Tensor, cell: int
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A thread a row of the table to claim cells, a thread a cell to fill it; integer maxima, so order is no matter."""
+        """A thread a row of the table claims cells by integer maxima, a thread a cell fills it."""
         flow, valid, distance, size = results = self.fake(table, frames, height, width, distances, cell)
         owner, present = table.new_full(valid.shape, -1, dtype=torch.int32), table.new_zeros(frames * 2)
         table, shape = table.contiguous(), (frames, *valid.shape[2:], cell)
