@@ -3,6 +3,7 @@
 // All offsets of a window share one fractional part, so a level needs the (2r+2)^2 integer neighbours of the target and
 // one separable blend. On demand, each neighbour is a product of two feature rows; two cells beside each other share most
 // of their neighbours, so they are computed together.
+#include <type_traits>
 #include <vector>
 
 #include "ffplug.h"
@@ -26,6 +27,7 @@ struct Pyramid {
   }
   index_t side() const { return 2 * radius + 2; }          // of the integer neighbours
   index_t offsets() const { return side() - 1; }           // of the window
+  index_t pitch() const { return side() + 2 * kLanes; }    // of a row of neighbours, with room to read beyond
   index_t outputs() const { return levels * offsets() * offsets(); }
 };
 
@@ -71,19 +73,38 @@ inline void gather(const scalar* map, index_t height, index_t width, const Targe
   }
 }
 
-// values side x side (rows y, columns x) -> out offsets x offsets, x slowest.
-inline void blend(const scalar* values, index_t pitch, const Target& t, index_t offsets, scalar* out) {
-  scalar above[32], below[32];
-  const auto mix = [&](index_t j, scalar* row) {
-    const scalar* v = values + j * pitch;
-    for (index_t i = 0; i < offsets; ++i) row[i] = v[i] + t.fx * (v[i + 1] - v[i]);
-  };
-  mix(0, above);
-  for (index_t j = 0; j < offsets; ++j) {
-    mix(j + 1, below);
-    for (index_t i = 0; i < offsets; ++i) out[i * offsets + j] = above[i] + t.fy * (below[i] - above[i]);
-    std::memcpy(above, below, offsets * sizeof(scalar));
+// values side x side (rows y, columns x; readable up to kLanes beyond a row) -> out offsets x offsets, x slowest.
+template <int kOffsets>
+inline void blend_fixed(const scalar* values, index_t pitch, const Target& t, scalar* out) {
+  constexpr int kGroups = (kOffsets + kLanes - 1) / kLanes;
+  scalar rows[kOffsets][kGroups * kLanes];
+  for (int g = 0; g < kGroups; ++g) {
+    const auto mix = [&](int j) {
+      const scalar* v = values + j * pitch + g * kLanes;
+      const vec left = load(v);
+      return left + (load(v + 1) - left) * t.fx;
+    };
+    vec above = mix(0);
+    for (int j = 0; j < kOffsets; ++j) {
+      const vec below = mix(j + 1);
+      store(rows[j] + g * kLanes, above + (below - above) * t.fy);
+      above = below;
+    }
   }
+  for (int i = 0; i < kOffsets; ++i)
+#pragma GCC unroll 9
+    for (int j = 0; j < kOffsets; ++j) out[i * kOffsets + j] = rows[j][i];
+}
+
+inline void blend(const scalar* values, index_t pitch, const Target& t, index_t offsets, scalar* out) {
+  if (offsets == 9) return blend_fixed<9>(values, pitch, t, out);
+  if (offsets == 7) return blend_fixed<7>(values, pitch, t, out);
+  for (index_t i = 0; i < offsets; ++i)
+    for (index_t j = 0; j < offsets; ++j) {
+      const scalar* v = values + j * pitch + i;
+      const scalar above = v[0] + t.fx * (v[1] - v[0]), below = v[pitch] + t.fx * (v[pitch + 1] - v[pitch]);
+      out[i * offsets + j] = above + t.fy * (below - above);
+    }
 }
 
 // The transpose of blend: gradients of the window -> of the integer neighbours, side x side.
@@ -114,147 +135,175 @@ inline void slopes(const scalar* values, index_t pitch, const scalar* grad, cons
     }
 }
 
-inline vec shuffle(vec a, vec b, bool high, index_t step) {
 #if FFPLUG_SCALAR_BYTES == 8
-  typedef int64_t mask __attribute__((vector_size(FFPLUG_VECTOR_BYTES)));
+typedef int64_t lanes_t __attribute__((vector_size(FFPLUG_VECTOR_BYTES)));
 #else
-  typedef int32_t mask __attribute__((vector_size(FFPLUG_VECTOR_BYTES)));
+typedef int32_t lanes_t __attribute__((vector_size(FFPLUG_VECTOR_BYTES)));
 #endif
-  mask m;
-  // Blocks of 2 * step lanes: the low (or high) halves of a's blocks, with b's put in their place alternately.
-  for (index_t i = 0; i < kLanes; ++i) {
-    const index_t block = i / (2 * step) * 2 * step, within = i % step;
-    m[i] = (i / step % 2 ? kLanes : 0) + block + (high ? step : 0) + within;
-  }
+
+// Of blocks of 2 * kStep lanes, the low (or high) halves: those of a, with those of b in between.
+template <int kStep, bool kHigh>
+inline vec halves(vec a, vec b) {
+  lanes_t from = {};
+  for (int i = 0; i < int(kLanes); ++i)
+    from[i] = (i / kStep % 2 ? int(kLanes) : 0) + i / (2 * kStep) * 2 * kStep + (kHigh ? kStep : 0) + i % kStep;
 #if defined(__clang__)
-  vec r;
-  for (index_t i = 0; i < kLanes; ++i) r[i] = m[i] < kLanes ? a[m[i]] : b[m[i] - kLanes];
-  return r;
+  vec result;
+  for (int i = 0; i < int(kLanes); ++i) result[i] = from[i] < kLanes ? a[from[i]] : b[from[i] - kLanes];
+  return result;
 #else
-  return __builtin_shuffle(a, b, m);
+  return __builtin_shuffle(a, b, from);
 #endif
 }
 
-// Sums of the lanes of kLanes vectors, as the lanes of one.
-inline vec reduce_all(vec* v) {
-  index_t count = kLanes;
-#pragma GCC unroll 4
-  for (index_t step = 1; step < kLanes; step *= 2) {
+// Sums of the lanes of kLanes vectors, as the lanes of one: each step adds halves and leaves half as many vectors.
+template <int kStep = 1>
+inline vec reduce_all(const vec* v) {
+  if constexpr (kStep == kLanes) {
+    return v[0];
+  } else {
+    constexpr int kCount = kLanes / kStep / 2;
+    vec next[kCount];
 #pragma GCC unroll 8
-    for (index_t i = 0; i < count / 2; ++i)
-      v[i] = shuffle(v[2 * i], v[2 * i + 1], false, step) + shuffle(v[2 * i], v[2 * i + 1], true, step);
-    count /= 2;
+    for (int i = 0; i < kCount; ++i)
+      next[i] = halves<kStep, false>(v[2 * i], v[2 * i + 1]) + halves<kStep, true>(v[2 * i], v[2 * i + 1]);
+    return reduce_all<kStep * 2>(next);
   }
-  return v[0];
 }
 
-// dots[q][j] = <query[q], near + j * channels> for two queries and kCount neighbours.
-template <int kCount>
-inline void dots(const scalar* query0, const scalar* query1, const scalar* near, index_t channels, scalar* dots0,
-                 scalar* dots1) {
-  constexpr int kGroups = (2 * kCount + kLanes - 1) / kLanes;
-  vec sum[kGroups * kLanes] = {};
+// values[j] = <query, near + j * channels> for kCount neighbours, of one query or of two; writes up to the next
+// multiple of kLanes.
+template <int kCount, bool kTwo>
+inline void dots(const scalar* query0, const scalar* query1, const scalar* near, index_t channels, scalar* values0,
+                 scalar* values1) {
+  constexpr int kGroups = (kCount + kLanes - 1) / kLanes;
+  vec sum0[kGroups * kLanes] = {}, sum1[kGroups * kLanes] = {};
   const index_t whole = channels - channels % kLanes;
   for (index_t c = 0; c < whole; c += kLanes) {
-    const vec a = load(query0 + c), b = load(query1 + c);
+    const vec a = load(query0 + c), b = kTwo ? load(query1 + c) : a;
 #pragma GCC unroll 11
     for (int j = 0; j < kCount; ++j) {
       const vec value = load(near + j * channels + c);
-      sum[2 * j] += a * value;
-      sum[2 * j + 1] += b * value;
+      sum0[j] += a * value;
+      if (kTwo) sum1[j] += b * value;
     }
   }
   if (whole < channels) {
     const index_t rest = channels - whole;
-    const vec a = load_part(query0 + whole, rest), b = load_part(query1 + whole, rest);
+    const vec a = load_part(query0 + whole, rest), b = kTwo ? load_part(query1 + whole, rest) : a;
     for (int j = 0; j < kCount; ++j) {
       const vec value = load_part(near + j * channels + whole, rest);
-      sum[2 * j] += a * value;
-      sum[2 * j + 1] += b * value;
+      sum0[j] += a * value;
+      if (kTwo) sum1[j] += b * value;
     }
   }
-  scalar flat[kGroups * kLanes];
-  for (int g = 0; g < kGroups; ++g) store(flat + g * kLanes, reduce_all(sum + g * kLanes));
-  for (int j = 0; j < kCount; ++j) {
-    dots0[j] = flat[2 * j];
-    dots1[j] = flat[2 * j + 1];
+#pragma GCC unroll 4
+  for (int g = 0; g < kGroups; ++g) {
+    store(values0 + g * kLanes, reduce_all(sum0 + g * kLanes));
+    if (kTwo) store(values1 + g * kLanes, reduce_all(sum1 + g * kLanes));
   }
 }
 
-// The windows of one or two cells whose targets lie in one row of neighbours, `shift` apart: side x pitch values each.
-struct Windows {
-  std::vector<scalar> edge;
+// Products of one query, or two, with a row of neighbours; what lies outside the map is zero.
+struct Neighbours {
   index_t channels;
 
-  explicit Windows(index_t channels) : edge(kNear * channels), channels(channels) {}
+  // Up to kNear neighbours from `near` on, all in memory.
+  template <bool kTwo>
+  void inner(const scalar* query0, const scalar* query1, const scalar* near, index_t count, scalar* values0,
+             scalar* values1) {
+    switch (count) {
+      case 11:
+        return dots<11, kTwo>(query0, query1, near, channels, values0, values1);
+      case 10:
+        return dots<10, kTwo>(query0, query1, near, channels, values0, values1);
+      case 9:
+        return dots<9, kTwo>(query0, query1, near, channels, values0, values1);
+      case 8:
+        return dots<8, kTwo>(query0, query1, near, channels, values0, values1);
+      default:
+        for (index_t j = 0; j < count; ++j) {
+          scalar one0[kLanes], one1[kLanes];
+          dots<1, kTwo>(query0, query1, near + j * channels, channels, one0, one1);
+          values0[j] = one0[0];
+          if (kTwo) values1[j] = one1[0];
+        }
+    }
+  }
 
+  template <bool kTwo>
   void row(const scalar* query0, const scalar* query1, const scalar* map, index_t height, index_t width, index_t x,
            index_t y, index_t count, scalar* values0, scalar* values1) {
-    while (count > 0) {
+    for (; count > 0; count -= kNear, x += kNear, values0 += kNear, values1 += kNear) {
       const index_t part = std::min(count, kNear);
       const index_t first = std::max<index_t>(0, -x), last = std::min(part, width - x);
-      if (y < 0 || y >= height || first >= last) {
-        std::fill(values0, values0 + part, scalar(0));
-        std::fill(values1, values1 + part, scalar(0));
-      } else {
-        const scalar* near = map + (y * width + x) * channels;
-        if (first > 0 || last < part || part < kNear - 3) {
-          std::fill(edge.begin(), edge.end(), scalar(0));
-          std::memcpy(edge.data() + first * channels, near + first * channels,
-                      (last - first) * channels * sizeof(scalar));
-          near = edge.data();
-        }
-        scalar rest0[kNear], rest1[kNear];
-        switch (part) {
-          case 11:
-            dots<11>(query0, query1, near, channels, rest0, rest1);
-            break;
-          case 10:
-            dots<10>(query0, query1, near, channels, rest0, rest1);
-            break;
-          case 9:
-            dots<9>(query0, query1, near, channels, rest0, rest1);
-            break;
-          case 8:
-            dots<8>(query0, query1, near, channels, rest0, rest1);
-            break;
-          default:
-            dots<11>(query0, query1, near, channels, rest0, rest1);
-        }
-        std::memcpy(values0, rest0, part * sizeof(scalar));
-        std::memcpy(values1, rest1, part * sizeof(scalar));
+      const bool none = y < 0 || y >= height || first >= last;
+      const scalar* near = map + (y * width + x) * channels;
+      if (!none && first == 0 && last == part) {
+        inner<kTwo>(query0, query1, near, part, values0, values1);
+        continue;
       }
-      count -= part;
-      x += part;
-      values0 += part;
-      values1 += part;
+      std::fill(values0, values0 + part, scalar(0));
+      if (kTwo) std::fill(values1, values1 + part, scalar(0));
+      if (none) continue;
+      scalar some0[kNear + kLanes], some1[kNear + kLanes];
+      inner<kTwo>(query0, query1, near + first * channels, last - first, some0, some1);
+      std::copy(some0, some0 + last - first, values0 + first);
+      if (kTwo) std::copy(some1, some1 + last - first, values1 + first);
     }
   }
 };
 
-// Calls body(n, cell, level, target, values, pitch) with the integer neighbours of every window of a row of cells.
+// Calls body(cell, level, target, values, pitch) with the integer neighbours of every window of a row of cells. Some
+// cells are worked on together, one row of their neighbours after another, so that it is read while it is near.
 template <typename Body>
 void each_window(const scalar* query, const scalar* table, const scalar* flow, const Pyramid& p, index_t n, index_t y,
-                 index_t height, index_t width, index_t channels, Windows& windows, Body body) {
-  const index_t plane = height * width, side = p.side(), pitch = side + 2;
-  std::vector<scalar> values0(side * pitch), values1(side * pitch);
+                 index_t height, index_t width, index_t channels, Body body) {
+  constexpr index_t kStrip = 16;  // cells
+  struct Pair {
+    index_t cell, shift;
+    bool two;
+    Target a, b;
+  };
+  const index_t plane = height * width, side = p.side();
+  const index_t pitch = side + 1 + kNear + kLanes, size = side * pitch;  // the products write ahead
+  Neighbours neighbours{channels};
+  std::vector<scalar> values(2 * kStrip * size);
+  Pair pairs[kStrip];
   for (index_t level = 0; level < p.levels; ++level) {
     const scalar* map = table + (n * p.cells + p.start[level]) * channels;
     for (index_t x = 0; x < width;) {
-      const index_t cell = y * width + x;
-      const Target a = target_of(p, flow, width, plane, n, cell, level);
-      const bool more = x + 1 < width;
-      const Target b = more ? target_of(p, flow, width, plane, n, cell + 1, level) : a;
-      const index_t shift = b.x - a.x;
-      const bool pair = more && b.y == a.y && shift >= 0 && shift <= 1;
-      const scalar* query0 = query + (n * plane + cell) * channels;
-      const scalar* query1 = pair ? query0 + channels : query0;
+      index_t count = 0;
+      for (const index_t end = std::min(width, x + kStrip); x < end; ++count) {
+        Pair& pair = pairs[count];
+        pair.cell = y * width + x;
+        pair.a = target_of(p, flow, width, plane, n, pair.cell, level);
+        pair.two = false;
+        pair.shift = 0;
+        if (x + 1 < end) {
+          pair.b = target_of(p, flow, width, plane, n, pair.cell + 1, level);
+          pair.shift = pair.b.x - pair.a.x;
+          pair.two = pair.b.y == pair.a.y && pair.shift >= 0 && pair.shift <= 1;
+        }
+        if (!pair.two) pair.shift = 0;
+        x += pair.two ? 2 : 1;
+      }
       for (index_t j = 0; j < side; ++j)
-        windows.row(query0, query1, map, p.height[level], p.width[level], a.x, a.y + j, side + (pair ? shift : 0),
-                    values0.data() + j * pitch, values1.data() + j * pitch);
-      body(cell, level, a, values0.data(), pitch);
-      if (pair) body(cell + 1, level, b, values1.data() + shift, pitch);
-      x += pair ? 2 : 1;
+        for (index_t i = 0; i < count; ++i) {
+          const Pair& pair = pairs[i];
+          const scalar* query0 = query + (n * plane + pair.cell) * channels;
+          scalar* row = values.data() + 2 * i * size + j * pitch;
+          const auto run = [&](auto two) {
+            neighbours.row<two.value>(query0, query0 + channels, map, p.height[level], p.width[level], pair.a.x,
+                                      pair.a.y + j, side + pair.shift, row, row + size);
+          };
+          pair.two ? run(std::true_type{}) : run(std::false_type{});
+        }
+      for (index_t i = 0; i < count; ++i) {
+        const scalar* first = values.data() + 2 * i * size;
+        body(pairs[i].cell, level, pairs[i].a, first, pitch);
+        if (pairs[i].two) body(pairs[i].cell + 1, level, pairs[i].b, first + size + pairs[i].shift, pitch);
+      }
     }
   }
 }
@@ -268,7 +317,7 @@ FFPLUG_EXPORT void corr_lookup(const scalar* volume, const scalar* flow, const i
   const index_t plane = height * width, side = p.side(), window = p.offsets() * p.offsets();
 #pragma omp parallel
   {
-    std::vector<scalar> values(side * side);
+    std::vector<scalar> values(side * p.pitch());
 #pragma omp for
     for (index_t job = 0; job < count * plane; ++job) {
       const index_t n = job / plane, cell = job % plane;
@@ -284,8 +333,9 @@ FFPLUG_EXPORT void corr_lookup(const scalar* volume, const scalar* flow, const i
       }
       for (index_t level = 0; level < levels; ++level) {
         const Target t = target_of(p, flow, width, plane, n, cell, level);
-        gather(volume + job * p.cells + p.start[level], p.height[level], p.width[level], t, side, values.data(), side);
-        blend(values.data(), side, t, p.offsets(), out + job * p.outputs() + level * window);
+        gather(volume + job * p.cells + p.start[level], p.height[level], p.width[level], t, side, values.data(),
+               p.pitch());
+        blend(values.data(), p.pitch(), t, p.offsets(), out + job * p.outputs() + level * window);
       }
     }
   }
@@ -299,7 +349,7 @@ FFPLUG_EXPORT void corr_lookup_backward(const scalar* grad, const scalar* volume
   const index_t plane = height * width, side = p.side(), window = p.offsets() * p.offsets();
 #pragma omp parallel
   {
-    std::vector<scalar> values(side * side);
+    std::vector<scalar> values(side * p.pitch());
 #pragma omp for
     for (index_t job = 0; job < count * plane; ++job) {
       const index_t n = job / plane, cell = job % plane;
@@ -318,9 +368,9 @@ FFPLUG_EXPORT void corr_lookup_backward(const scalar* grad, const scalar* volume
         }
         if (grad_flow) {
           gather(volume + job * p.cells + p.start[level], p.height[level], p.width[level], t, side, values.data(),
-                 side);
+                 p.pitch());
           scalar level_slope[2] = {};
-          slopes(values.data(), side, own, t, p.offsets(), level_slope);
+          slopes(values.data(), p.pitch(), own, t, p.offsets(), level_slope);
           for (index_t c = 0; c < 2; ++c) slope[c] += level_slope[c] / scalar(index_t(1) << level);
         }
       }
@@ -336,17 +386,13 @@ FFPLUG_EXPORT void corr_lookup_on_demand(const scalar* query, const scalar* tabl
                                          index_t width, index_t channels, index_t levels, index_t radius) {
   const Pyramid p(sizes, levels, radius);
   const index_t plane = height * width, window = p.offsets() * p.offsets();
-#pragma omp parallel
-  {
-    Windows windows(channels);
-#pragma omp for schedule(dynamic)
-    for (index_t row = 0; row < count * height; ++row) {
-      const index_t n = row / height;
-      each_window(query, table, flow, p, n, row % height, height, width, channels, windows,
-                  [&](index_t cell, index_t level, const Target& t, const scalar* values, index_t pitch) {
-                    blend(values, pitch, t, p.offsets(), out + (n * plane + cell) * p.outputs() + level * window);
-                  });
-    }
+#pragma omp parallel for schedule(dynamic)
+  for (index_t row = 0; row < count * height; ++row) {
+    const index_t n = row / height;
+    each_window(query, table, flow, p, n, row % height, height, width, channels,
+                [&](index_t cell, index_t level, const Target& t, const scalar* values, index_t pitch) {
+                  blend(values, pitch, t, p.offsets(), out + (n * plane + cell) * p.outputs() + level * window);
+                });
   }
 }
 
@@ -361,13 +407,12 @@ FFPLUG_EXPORT void corr_lookup_on_demand_backward(const scalar* grad, const scal
 #pragma omp parallel
   {
     if (grad_flow) {
-      Windows windows(channels);
-      std::vector<scalar> slope(2 * width);
+        std::vector<scalar> slope(2 * width);
 #pragma omp for schedule(dynamic)
       for (index_t row = 0; row < count * height; ++row) {
         const index_t n = row / height, y = row % height;
         std::fill(slope.begin(), slope.end(), scalar(0));
-        each_window(query, table, flow, p, n, y, height, width, channels, windows,
+        each_window(query, table, flow, p, n, y, height, width, channels,
                     [&](index_t cell, index_t level, const Target& t, const scalar* values, index_t pitch) {
                       scalar own[2] = {};
                       slopes(values, pitch, grad + (n * plane + cell) * p.outputs() + level * window, t, p.offsets(),
