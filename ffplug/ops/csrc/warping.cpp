@@ -202,31 +202,53 @@ FFPLUG_EXPORT void bilinear_slope(const scalar* image, const scalar* flow, const
 
 namespace {
 
-// One pixel's channels, which lie together, to two neighbours.
-inline void add_pixel(const scalar* own, scalar* target, index_t beside, index_t channels, scalar left, scalar right) {
-  index_t c = 0;
-  for (; c + kLanes <= channels; c += kLanes) {
-    const vec value = load(own + c);
-    store(target + c, load(target + c) + left * value);
-    store(target + beside + c, load(target + beside + c) + right * value);
-  }
-  for (; c < channels; ++c) {
-    target[c] += left * own[c];
-    target[beside + c] += right * own[c];
+// What one pixel adds where: to `place` and beside it, and to the row below too unless that is another thread's.
+struct Share {
+  index_t source, place;
+  scalar upper[2], lower[2];
+  bool both;
+};
+
+struct Target {
+  scalar* at;
+  index_t channel, row, beside;
+};
+
+// One pixel's channels, which lie together.
+inline void add_pixel(const scalar* own, const Share& share, const Target& to, index_t channels) {
+  for (index_t k = 0; k < 1 + share.both; ++k) {
+    const scalar left = k ? share.lower[0] : share.upper[0], right = k ? share.lower[1] : share.upper[1];
+    scalar* target = to.at + share.place + k * to.row;
+    scalar* beside = target + to.beside;
+    index_t c = 0;
+    for (; c + kLanes <= channels; c += kLanes) {
+      const vec value = load(own + share.source + c);
+      store(target + c, load(target + c) + left * value);
+      store(beside + c, load(beside + c) + right * value);
+    }
+    for (; c < channels; ++c) {
+      target[c] += left * own[share.source + c];
+      beside[c] += right * own[share.source + c];
+    }
   }
 }
 
-// kPlanes of the pixels' channels: additions to one place wait for each other, those to several planes do not.
+// kPlanes of the pixels' channels: additions to one place wait for each other, those to several planes and two rows do
+// not.
 template <int kPlanes>
-inline void add_planes(const scalar* own, scalar* to, const index_t* source, const index_t* place, const scalar* left,
-                       const scalar* right, index_t hits, index_t channel, index_t out_channel, index_t beside) {
-  for (index_t i = 0; i < hits; ++i)
+inline void add_planes(const scalar* own, index_t channel, const Share* shares, index_t count, Target to) {
+  for (index_t i = 0; i < count; ++i) {
+    const Share& share = shares[i];
     for (index_t c = 0; c < kPlanes; ++c) {
-      const scalar value = own[source[i] + c * channel];
-      scalar* target = to + place[i] + c * out_channel;
-      target[0] += left[i] * value;
-      target[beside] += right[i] * value;
+      const scalar value = own[share.source + c * channel];
+      scalar* target = to.at + share.place + c * to.channel;
+      target[0] += share.upper[0] * value;
+      target[to.beside] += share.upper[1] * value;
+      if (!share.both) continue;
+      target[to.row] += share.lower[0] * value;
+      target[to.row + to.beside] += share.lower[1] * value;
     }
+  }
 }
 
 constexpr decltype(&add_planes<1>) kAddPlanes[] = {add_planes<1>, add_planes<2>, add_planes<3>, add_planes<4>};
@@ -253,31 +275,34 @@ FFPLUG_EXPORT void bilinear_scatter(const scalar* image, const scalar* flow, sca
       for (index_t c = 0; c < channels; ++c)
         std::fill(to + c * out_channel + begin * out_row, to + c * out_channel + end * out_row, scalar(0));
     Taps taps;
+    Share shares[kChunk];
     for (index_t y = 0; y < height; ++y)
       for (index_t x = 0; x < width; x += kChunk) {
         const index_t pixels = std::min(kChunk, width - x);
         find_taps<false>(flow + n * 2 * plane, plane, y, x, pixels, height, width, bool(border), taps);
         const scalar* own = from + y * row_stride + x * column;
-        for (index_t k = 0; k < 2; ++k) {
-          // The pixels that reach rows of this band with this tap.
-          index_t hits = 0, source[kChunk], place[kChunk];
-          scalar left[kChunk], right[kChunk];
-          for (index_t i = 0; i < pixels; ++i) {
-            const scalar share = k ? taps.lower[i] : taps.upper[i];
-            const index_t row = taps.y[i] + k;
-            source[hits] = i * column;
-            place[hits] = row * out_row + taps.x[i] * out_column;
-            left[hits] = share * taps.left[i];
-            right[hits] = share * taps.right[i];
-            hits += row >= begin && row < end && (left[hits] != 0 || right[hits] != 0);
-          }
-          if (last)
-            for (index_t i = 0; i < hits; ++i) add_pixel(own + source[i], to + place[i], beside, channels, left[i], right[i]);
-          else
-            for (index_t c = 0; c < channels; c += 4)
-              kAddPlanes[std::min<index_t>(channels - c, 4) - 1](own + c * channel, to + c * out_channel, source, place,
-                                                                 left, right, hits, channel, out_channel, beside);
+        index_t hits = 0;
+        for (index_t i = 0; i < pixels; ++i) {
+          const index_t row = taps.y[i];
+          const bool first = row >= begin && row < end && taps.upper[i] != 0;
+          const bool second = row + 1 >= begin && row + 1 < end && taps.lower[i] != 0;
+          Share& share = shares[hits];
+          share.source = i * column;
+          share.place = (first ? row : row + 1) * out_row + taps.x[i] * out_column;
+          const scalar top = first ? taps.upper[i] : taps.lower[i];
+          share.upper[0] = top * taps.left[i];
+          share.upper[1] = top * taps.right[i];
+          share.lower[0] = taps.lower[i] * taps.left[i];
+          share.lower[1] = taps.lower[i] * taps.right[i];
+          share.both = first && second;
+          hits += (first || second) && (taps.left[i] != 0 || taps.right[i] != 0);
         }
+        if (last)
+          for (index_t i = 0; i < hits; ++i) add_pixel(own, shares[i], {to, 1, out_row, beside}, channels);
+        else
+          for (index_t c = 0; c < channels; c += 4)
+            kAddPlanes[std::min<index_t>(channels - c, 4) - 1](own + c * channel, channel, shares, hits,
+                                                               {to + c * out_channel, out_channel, out_row, beside});
       }
   }
 }
