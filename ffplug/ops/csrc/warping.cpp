@@ -392,10 +392,10 @@ FFPLUG_EXPORT void forward_warp_flow(const scalar* flow, scalar* out, index_t co
               if (distance < best || (distance == best && i < nearest)) best = distance, nearest = i;
             }
           };
-          for (index_t k = b.right[at + x]; k < b.columns && reachable(k); k = k + 1 < b.columns ? b.right[at + k + 1] : b.columns)
-            visit(k);
-          for (index_t k = x ? b.left[at + x - 1] : -1; k >= 0 && reachable(k); k = k ? b.left[at + k - 1] : -1)
-            visit(k);
+          const auto right = [&](index_t k) { return k < b.columns ? b.right[at + k] : b.columns; };
+          const auto left = [&](index_t k) { return k >= 0 ? b.left[at + k] : -1; };
+          for (index_t k = right(x); k < b.columns && reachable(k); k = right(k + 1)) visit(k);
+          for (index_t k = left(x - 1); k >= 0 && reachable(k); k = left(k - 1)) visit(k);
         };
         for (index_t k = 0; k < b.rows; ++k) {
           const double vertical = std::max(0.0, double(k) - kReach);

@@ -114,8 +114,8 @@ FFPLUG_KERNEL bilinear_slope(const scalar* image, const scalar* flow, const scal
                                  d.slope[1] * (a.weight[0] * sum[2] + a.weight[1] * sum[3]);
 }
 
-// One thread a cell: bucket rows outwards from its own, in each the buckets with cells in them outwards from its column,
-// as long as one could hold a nearer cell. A bucket at distance k holds only points farther than k - 0.501.
+// One thread a cell: bucket rows outwards from its own, in each the buckets with cells outwards from its column, as long
+// as one could hold a nearer cell. A bucket at distance k holds only points farther than k - 0.501.
 FFPLUG_KERNEL forward_warp_flow(const scalar* flow, scalar* out, const int64_t* cell, const int64_t* start,
                                 const int64_t* left, const int64_t* right, int64_t count, int64_t height,
                                 int64_t width) {
