@@ -1,13 +1,17 @@
 """What the estimator promises beyond parity: sizes, batches, modes, further decoders, errors."""
 
+import itertools
+
 import pytest
 import torch
 
 import ffplug
 from ffplug.config import load_config
 from ffplug.errors import CheckpointError, ConfigError, DataError
+from ffplug.models.cost import AllPairsCorrelation, CorrelationPyramid, FeaturePyramid
 from ffplug.models.padding import pad, padding_for, unpad
-from ffplug.models.parts import Policy
+from ffplug.models.parts import Encoded, Policy, VideoMemory
+from ffplug.ops import use_backend
 from ffplug.structures import FlowDataSample
 
 
@@ -194,3 +198,80 @@ def test_converter_names_a_missing_key():
     del state["update_block.gru.convz.weight"]
     with pytest.raises(CheckpointError, match="missing keys"):
         ffplug.convert_state_dict(state, "raft_small")
+
+
+def test_a_videos_shared_frames_are_encoded_once(small):
+    frames = torch.rand(4, 1, 3, 64, 80) * 255
+    calls = []
+    handle = small.encoder.register_forward_hook(lambda *_: calls.append(1))
+    try:
+        video = VideoMemory()
+        shared = [small.predict_flow(a, b, iterations=2, video=video)["flow"] for a, b in itertools.pairwise(frames)]
+    finally:
+        handle.remove()
+    assert len(calls) == 4
+    for (a, b), flow in zip(itertools.pairwise(frames), shared, strict=True):
+        torch.testing.assert_close(small.predict_flow(a, b, iterations=2)["flow"], flow, atol=0, rtol=0)
+
+
+def test_checkpointed_iterations_give_the_same_gradients(small):
+    config = load_config("raft_small").model
+    config.checkpoint_iterations = True
+    saving = ffplug.build_model(config)
+    saving.load_state_dict(small.state_dict())
+    first, second = torch.rand(2, 1, 3, 64, 80) * 255
+    gradients, kept = [], []
+    for model in (small, saving):
+        sizes = []
+        model.zero_grad()
+
+        def pack(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            flows = model.run(first, second, 6, every=True)["flows"]
+        sum(flow.abs().mean() for flow in flows).backward()
+        gradients.append([p.grad for p in model.parameters()])
+        kept.append(sum(sizes))
+    for plain, saved in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, saved, atol=1e-6, rtol=1e-5)
+    assert kept[1] < 0.8 * kept[0]
+
+
+def test_training_from_features_alone_gives_the_same_gradients():
+    stored, on_demand = (ffplug.build_model("raft_small") for _ in range(2))
+    on_demand.load_state_dict(stored.state_dict())
+    stored.cost.on_demand, on_demand.cost.on_demand = False, True
+    first, second = torch.rand(2, 2, 3, 64, 80) * 255
+    for model in (stored, on_demand):
+        flows = model.run(first, second, 3, every=True)["flows"]
+        sum(flow.abs().mean() for flow in flows).backward()
+    for a, b in zip(stored.parameters(), on_demand.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-5, rtol=1e-3)
+
+
+def test_the_volume_is_stored_only_where_it_fits(small, monkeypatch, caplog):
+    features = torch.randn(1, 128, 20, 24, requires_grad=True)
+    pairs = Encoded(features, features, features, features, features)
+    assert small.cost.on_demand == "auto" and not small.quadratic
+    assert isinstance(small.cost(pairs), CorrelationPyramid)
+    monkeypatch.setattr("ffplug.models.cost.available_memory", lambda device: 1 << 20)
+    assert isinstance(small.cost(pairs), FeaturePyramid)
+    monkeypatch.setattr("ffplug.models.cost.available_memory", lambda device: None)
+    assert isinstance(small.cost(pairs), CorrelationPyramid)
+    with pytest.raises(ConfigError, match="on_demand='never'"):
+        AllPairsCorrelation(on_demand="never")
+
+
+def test_weights_may_change_between_calls(small):
+    model = ffplug.build_model("raft_small")
+    frames = torch.rand(2, 1, 3, 64, 80) * 255
+    before = model.predict_flow(*frames, iterations=2)["flow"]
+    for parameter in model.parameters():
+        parameter.data.mul_(1.1)  # in place, as averaging of weights does it: no version count sees this
+    with use_backend("torch"):
+        expected = model.predict_flow(*frames, iterations=2)["flow"]
+    after = model.predict_flow(*frames, iterations=2)["flow"]
+    assert (after - before).abs().max() > 1e-2
+    torch.testing.assert_close(after, expected, atol=2e-3, rtol=1e-3)

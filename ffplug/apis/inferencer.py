@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,8 @@ from ffplug.apis.run_folder import resolve_run
 from ffplug.apis.sources import Frame, FramePair, find_sequences
 from ffplug.datasets.formats import write_flow, write_image
 from ffplug.errors import CheckpointError, ConfigError, DataError, FFPlugError, did_you_mean
+from ffplug.models.cost import available_memory
+from ffplug.models.parts import VideoMemory
 from ffplug.models.tiling import TiledFlowInference
 from ffplug.ops import forward_warp_flow
 from ffplug.visualization import flow_to_image
@@ -203,6 +206,8 @@ class FlowInferencer:
         for sequence in find_sequences(inputs):
             pairs = sequence.pairs()
             low: Tensor | None = None
+            # Successive pairs share a frame; tiles and batches are cut otherwise.
+            video = VideoMemory() if self._shares_frames() else None
             while True:
                 try:
                     pair = next(pairs, None)
@@ -217,7 +222,7 @@ class FlowInferencer:
                 batch.append(pair)
                 if len(batch) == self.batch_size:
                     start = forward_warp_flow(low) if self.warm_start and low is not None else None
-                    results, low = self._run(batch, start)
+                    results, low = self._run(batch, start, video)
                     batch = []
                     yield from results
         yield from self._run(batch)[0]
@@ -226,11 +231,22 @@ class FlowInferencer:
         """Return the flow of one pair of frames (paths, arrays or tensors)."""
         return next(iter(self([image1, image2])))
 
-    def _run(self, pairs: list[FramePair], start: Tensor | None = None) -> tuple[list[FlowResult], Tensor | None]:
+    def _shares_frames(self) -> bool:
+        return (
+            self.batch_size == 1
+            and self._tiles is None
+            and getattr(self.model, "tile", None) is None
+            and "video" in inspect.signature(self.model.predict_flow).parameters
+        )
+
+    def _run(
+        self, pairs: list[FramePair], start: Tensor | None = None, video: VideoMemory | None = None
+    ) -> tuple[list[FlowResult], Tensor | None]:
         """Results of a batch of pairs of one size, and the low-resolution flow for a warm start."""
         if not pairs:
             return [], None
-        outputs = self._predict(*(self._stack([getattr(p, key) for p in pairs]) for key in ("image1", "image2")), start)
+        frames = (self._stack([getattr(pair, key) for pair in pairs]) for key in ("image1", "image2"))
+        outputs = self._predict(*frames, start, video)
         low = outputs.get("flow_low")
         if self.warm_start and low is None:
             raise ConfigError(f"{type(self.model).__name__} gives no low-resolution flow, so it has no warm start")
@@ -247,9 +263,13 @@ class FlowInferencer:
     def _stack(self, images: list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.stack(images)).to(self.device).movedim(-1, 1).float().contiguous()
 
-    @torch.no_grad()
-    def _predict(self, image1: Tensor, image2: Tensor, start: Tensor | None) -> dict[str, Tensor]:
-        options = {"iterations": self.iterations, "flow_init": start}
+    @torch.inference_mode()
+    def _predict(
+        self, image1: Tensor, image2: Tensor, start: Tensor | None, video: VideoMemory | None
+    ) -> dict[str, Tensor]:
+        options: dict[str, Any] = {"iterations": self.iterations, "flow_init": start}
+        if video is not None:
+            options["video"] = video
         half = self.dtype != torch.float32
         autocast = torch.autocast(self.device.type, self.dtype) if half else contextlib.nullcontext()
         try:
@@ -276,9 +296,9 @@ class FlowInferencer:
         count, _, height, width = image.shape
         encoders = (getattr(self.model, name, None) for name in ("encoder", "context_encoder"))
         limit = min((part.max_size for part in encoders if getattr(part, "max_size", None)), default=None)
-        free = _free_memory(self.device)
+        free = available_memory(self.device)
         # All pairs of cells of a grid of 1/8, float32, with the pyramid and as much again in passing.
-        needed = 11 * count * (height * width / 64) ** 2
+        needed = 11 * count * (height * width / 64) ** 2 if getattr(self.model, "quadratic", True) else 0
         fits = (limit is None or max(height, width) <= limit) and (free is None or needed < free / 2)
         if not fits:
             logger.info("frames of %d×%d run in tiles of %s", height, width, self._tiles.size)
@@ -323,17 +343,6 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if dtype in DTYPES.values():
         return dtype
     raise ConfigError(f"dtype={str(dtype)!r}: expected one of {', '.join(DTYPES)}{did_you_mean(str(dtype), DTYPES)}")
-
-
-def _free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device, or None where nobody says."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    table = Path("/proc/meminfo")
-    if device.type == "cpu" and table.exists():
-        lines = (line.split() for line in table.read_text().splitlines())
-        return next((1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:"), None)
-    return None
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:

@@ -79,6 +79,11 @@ class AllPairsCorrelation(Cost):
         self.on_demand = on_demand
         self.out_channels = levels * (2 * radius + 1) ** 2
 
+    @property
+    def quadratic(self) -> bool:
+        """Whether the volume may be stored however large it is."""
+        return self.on_demand is False
+
     def forward(self, encoded: Encoded) -> CorrelationPyramid | FeaturePyramid:
         """Features N×C×h×w -> what the look-ups read; products are divided by sqrt(C)."""
         # Half precision overflows in the sums of the volume, so it stays in float32 (or float64) under autocast.

@@ -10,11 +10,22 @@ from typing import Any
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ffplug.errors import ConfigError, DataError
 from ffplug.models.layers import fixed_weights
 from ffplug.models.padding import pad, padding_for, unpad
-from ffplug.models.parts import Cost, DecoderState, Encoded, FrameEncoder, Policy, Prior, Update, Upsampler
+from ffplug.models.parts import (
+    Cost,
+    DecoderState,
+    Encoded,
+    FrameEncoder,
+    Policy,
+    Prior,
+    Update,
+    Upsampler,
+    VideoMemory,
+)
 from ffplug.models.tiling import TiledFlowInference
 from ffplug.registry import MODELS
 from ffplug.structures import FlowDataSample
@@ -28,10 +39,19 @@ class RecurrentDecoder(nn.Module):
         upsampler: low-resolution flow to flow in pixels.
         prior: where the first flow comes from, or None for zero.
         policy: which samples run which iteration, or None for all.
+        checkpointing: keep no activation of an iteration for the gradient, but run it again there.
     """
 
-    def __init__(self, update: Update, upsampler: Upsampler, prior: Prior | None, policy: Policy | None) -> None:
+    def __init__(
+        self,
+        update: Update,
+        upsampler: Upsampler,
+        prior: Prior | None,
+        policy: Policy | None,
+        checkpointing: bool = False,
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.update = update
         self.upsampler = upsampler
         self.prior = prior
@@ -70,6 +90,8 @@ class RecurrentDecoder(nn.Module):
             hidden, residual = self.update(before.hidden, features, start, before.constant)
             return dataclasses.replace(before, hidden=hidden, flow=start + residual)
 
+        if self.checkpointing and torch.is_grad_enabled():
+            run, step = step, lambda before: checkpoint(run, before, use_reentrant=False)
         flows, states = [], []
         for index in range(iterations):
             state = step(state) if self.policy is None else self.policy.run(step, state, index, iterations)
@@ -101,6 +123,8 @@ class RecurrentFlowEstimator(BaseModel):
         iterations: number of iterations in training.
         test_iterations: number in inference, or None for the same.
         freeze_batch_norm: keep batch norm's statistics in training (RAFT, every stage after Chairs).
+        checkpoint_iterations: in training keep no activation of an iteration, but run it again for the gradient: memory
+            of one iteration in place of all, for a third more time.
         tile: arguments of :class:`~ffplug.models.tiling.TiledFlowInference` for prediction in tiles, or None.
         data_preprocessor: config of the preprocessor.
         init_cfg: see MMEngine's ``BaseModule``.
@@ -123,6 +147,7 @@ class RecurrentFlowEstimator(BaseModel):
         iterations: int = 12,
         test_iterations: int | None = None,
         freeze_batch_norm: bool = False,
+        checkpoint_iterations: bool = False,
         tile: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
         init_cfg: dict | None = None,
@@ -131,8 +156,10 @@ class RecurrentFlowEstimator(BaseModel):
         self.encoder = _build(encoder)
         self.context_encoder = _build(context_encoder)
         self.cost = _build(cost)
-        self.decoder = _build_decoder(update=update, upsampler=upsampler, prior=prior, policy=policy)
-        self.decoders = nn.ModuleDict({name: _build_decoder(**parts) for name, parts in (decoders or {}).items()})
+        self.decoder = _build_decoder(checkpoint_iterations, update, upsampler, prior, policy)
+        self.decoders = nn.ModuleDict(
+            {name: _build_decoder(checkpoint_iterations, **parts) for name, parts in (decoders or {}).items()}
+        )
         self.losses = nn.ModuleList(_build(loss) for loss in losses)
         self.iterations = iterations
         self.test_iterations = test_iterations or iterations
@@ -184,16 +211,31 @@ class RecurrentFlowEstimator(BaseModel):
             for prefix in module.checkpoint_exclude_prefixes()
         )
 
-    def encode(self, image1: Tensor, image2: Tensor, inputs: dict[str, Any] | None = None) -> Encoded:
-        """Run the encoders on frames N×3×H×W, RGB in 0..255."""
+    @property
+    def quadratic(self) -> bool:
+        """Whether memory grows with the square of a frame's pixels."""
+        return self.cost.quadratic or any(d.update.quadratic for d in (self.decoder, *self.decoders.values()))
+
+    def encode(
+        self,
+        image1: Tensor,
+        image2: Tensor,
+        inputs: dict[str, Any] | None = None,
+        video: VideoMemory | None = None,
+    ) -> Encoded:
+        """Run the encoders on frames N×3×H×W, RGB in 0..255; frame 1's features may come from the video's last pair."""
         if image1.device.type == "cpu":
             # What follows keeps the layout, and oneDNN's convolutions are fastest in it (docs/benchmarks.md).
             image1, image2 = (image.contiguous(memory_format=torch.channels_last) for image in (image1, image2))
-        if image1.shape[0] == 1 and not self.training:
+        if video is not None and video.feature is not None:
+            feature1, feature2 = video.feature, self.encoder(image2)
+        elif image1.shape[0] == 1 and not self.training:
             # One by one spares copying the frames; in training batch norm would see less.
             feature1, feature2 = self.encoder(image1), self.encoder(image2)
         else:
             feature1, feature2 = self.encoder(torch.cat((image1, image2))).chunk(2)
+        if video is not None:
+            video.feature = feature2
         return Encoded(image1, image2, feature1, feature2, self.context_encoder(image1), inputs or {})
 
     def run(
@@ -204,6 +246,7 @@ class RecurrentFlowEstimator(BaseModel):
         flow_init: Tensor | None = None,
         every: bool = False,
         inputs: dict[str, Any] | None = None,
+        video: VideoMemory | None = None,
     ) -> dict[str, Any]:
         """Run the network on frames of a size that it takes.
 
@@ -214,13 +257,14 @@ class RecurrentFlowEstimator(BaseModel):
             flow_init: first low-resolution flow N×2×h×w, or None.
             every: give the flow of every iteration.
             inputs: further inputs by name, see :class:`~ffplug.models.parts.Encoded`.
+            video: what is kept from the video's last pair, or None.
 
         Returns:
             ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, and ``NAME_flows`` and ``NAME_states`` of each
             further decoder.
         """
         with fixed_weights():
-            encoded = self.encode(image1, image2, inputs)
+            encoded = self.encode(image1, image2, inputs, video)
             cost = self.cost(encoded)
             outputs: dict[str, Any] = {"encoded": encoded}
             for prefix, decoder in (("", self.decoder), *((f"{name}_", part) for name, part in self.decoders.items())):
@@ -284,6 +328,7 @@ class RecurrentFlowEstimator(BaseModel):
         iterations: int | None = None,
         flow_init: Tensor | None = None,
         inputs: dict[str, Any] | None = None,
+        video: VideoMemory | None = None,
     ) -> dict[str, Tensor]:
         """Flow between frames of any size, without gradients.
 
@@ -294,6 +339,8 @@ class RecurrentFlowEstimator(BaseModel):
             flow_init: first low-resolution flow N×2×h×w in grid cells of the padded frame (as ``flow_low`` of the
                 previous pair, see :func:`ffplug.ops.forward_warp_flow`), or None.
             inputs: further inputs by name, for methods that take them.
+            video: the same object for successive pairs of a video, whose frame 1 is the last pair's frame 2: its
+                features are computed once. Weights must stay as they are meanwhile. Tiles do without it.
 
         Returns:
             ``flow`` N×2×H×W in pixels, ``flow_low`` N×2×h×w in cells of the padded grid (with tiles, the frame's),
@@ -313,7 +360,7 @@ class RecurrentFlowEstimator(BaseModel):
         try:
             if self.tile is not None:
                 return self.tile(self._predict_whole, image1.float(), image2.float(), iterations, flow_init)
-            return self._predict_whole(image1.float(), image2.float(), iterations, flow_init, inputs)
+            return self._predict_whole(image1.float(), image2.float(), iterations, flow_init, inputs, video)
         finally:
             self.train(was_training)
 
@@ -324,6 +371,7 @@ class RecurrentFlowEstimator(BaseModel):
         iterations: int,
         flow_init: Tensor | None = None,
         inputs: dict[str, Any] | None = None,
+        video: VideoMemory | None = None,
     ) -> dict[str, Tensor]:
         preprocessor = self.data_preprocessor
         height, width = image1.shape[-2:]
@@ -335,7 +383,7 @@ class RecurrentFlowEstimator(BaseModel):
             )
         mode, minimum = getattr(preprocessor, "pad_mode", "sintel"), getattr(preprocessor, "minimum", 0)
         padding = padding_for(height, width, self.size_multiple, mode, minimum)
-        outputs = self.run(pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs)
+        outputs = self.run(pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs, video=video)
         result = self._result(outputs)
         return {name: flow if name.endswith("_low") else unpad(flow, padding) for name, flow in result.items()}
 
@@ -345,12 +393,13 @@ def _build(config: dict | nn.Module | None) -> Any:
 
 
 def _build_decoder(
+    checkpointing: bool,
     update: dict | Update,
     upsampler: dict | Upsampler,
     prior: dict | Prior | None = None,
     policy: dict | Policy | None = None,
 ) -> RecurrentDecoder:
-    return RecurrentDecoder(_build(update), _build(upsampler), _build(prior), _build(policy))
+    return RecurrentDecoder(_build(update), _build(upsampler), _build(prior), _build(policy), checkpointing)
 
 
 def _agree(name: str, value: int | None, other_name: str, other: int | None) -> None:

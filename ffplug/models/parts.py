@@ -80,6 +80,17 @@ Step = Callable[[DecoderState], DecoderState]
 """One full iteration: look-up, update, flow += delta. It returns a new state and leaves its argument as it was."""
 
 
+@dataclasses.dataclass
+class VideoMemory:
+    """What successive pairs of one video share: the frame that is second in one pair and first in the next.
+
+    Attributes:
+        feature: matching features of the last pair's second frame, or None before the first pair.
+    """
+
+    feature: Tensor | None = None
+
+
 class FrameEncoder(BaseModule):
     """Frames to features on the working grid.
 
@@ -107,11 +118,13 @@ class Cost(BaseModule):
         out_channels: C of what :meth:`lookup` gives.
         feature_channels: C that the matching features must have, or None for any.
         context_channels: C that the context must have, or None where it is not used.
+        quadratic: whether memory grows with the square of the number of cells.
     """
 
     out_channels: int
     feature_channels: int | None = None
     context_channels: int | None = None
+    quadratic: bool = True
 
     def forward(self, encoded: Encoded) -> Any:
         """Prepare once per pair what the look-ups read (batch first in every tensor)."""
@@ -129,11 +142,13 @@ class Update(BaseModule):
         hidden_channels: C of the hidden state.
         context_channels: C that the context must have.
         cost_channels: C that the cost's look-up must have.
+        quadratic: whether memory grows with the square of the number of cells.
     """
 
     hidden_channels: int
     context_channels: int
     cost_channels: int
+    quadratic: bool = False
 
     def prepare(self, context: Tensor) -> tuple[Tensor, Any]:
         """Context N×context_channels×h×w -> first hidden state and what stays constant over the iterations."""

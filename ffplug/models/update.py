@@ -271,6 +271,8 @@ class GMAUpdate(RAFTUpdate):
         **kwargs: those of :class:`RAFTUpdate`.
     """
 
+    quadratic = True  # the attention matrix
+
     def __init__(
         self, heads: int = 1, content: bool = True, position: bool = False, max_size: int = 160, **kwargs: Any
     ) -> None:
