@@ -77,9 +77,7 @@ def difference(found: Any, expected: Any) -> float:
 def measure(case: BenchCase, device: str, bandwidth: float, rate: float, budget: float) -> list[dict[str, Any]]:
     """One row for each backend that runs here, and for the rival."""
     values = case.make(Maker(torch.float32, device))
-    backends = [
-        name for name in case.op.order.get(device, ()) if name in BACKENDS and name in case.op.backends()
-    ]
+    backends = [name for name in case.op.order.get(device, ()) if name in BACKENDS and name in case.op.backends()]
     functions: dict[str, Any] = {name: caller(case, case.op, values, name) for name in backends}
     if case.reference:
         functions["torch"] = caller(case, case.op, values, "torch")

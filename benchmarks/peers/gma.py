@@ -1,0 +1,14 @@
+"""GMA: ptlflow's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from peers.ptlflow_models import paired
+
+
+def implementations(iterations: int) -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
+    """FFPlug's and ptlflow's GMA with equal weights."""
+    return paired("gma", "gma", ("fnet", "cnet", "update_block", "att"), iterations)[0]
