@@ -12,6 +12,12 @@ from ffplug.ops.motion_vectors import (
 )
 from ffplug.ops.normalization import InstanceNorm, instance_norm
 from ffplug.ops.product import batched_row_product, row_product, runs_onednn
+from ffplug.ops.sparse_convolution import (
+    SparseConv2d,
+    active_pixels,
+    pack_sparse_convolution,
+    sparse_conv2d,
+)
 from ffplug.ops.splatting import SplatSum, forward_splat, splat_sum
 from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
 from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, forward_warp_flow
@@ -26,8 +32,10 @@ __all__ = [
     "InstanceNorm",
     "MotionVectorRasterize",
     "Op",
+    "SparseConv2d",
     "SplatSum",
     "WinogradConv2d",
+    "active_pixels",
     "attention_weights",
     "backward_warp",
     "batched_row_product",
@@ -40,12 +48,14 @@ __all__ = [
     "motion_vector_rasterize",
     "motion_vector_table",
     "pack_convolution",
+    "pack_sparse_convolution",
     "pool_levels",
-    "register_op",
     "reference_distances",
+    "register_op",
     "requested_backend",
     "row_product",
     "runs_onednn",
+    "sparse_conv2d",
     "splat_sum",
     "use_backend",
     "winograd_conv2d",

@@ -310,7 +310,9 @@ def register_op(cls: type[Op]) -> type[Op]:
                     result.append(value.new_zeros(value.shape) if grad is None else grad.to(value.dtype).contiguous())
             return result
 
-        gradient_op = torch.library.custom_op(f"{qualified}_backward", gradient, mutates_args=(), schema=gradient_schema)
+        gradient_op = torch.library.custom_op(
+            f"{qualified}_backward", gradient, mutates_args=(), schema=gradient_schema
+        )
 
         @gradient_op.register_fake
         def _(needs: Sequence[bool], grads: Sequence[Tensor], outputs: Sequence[Tensor], *values: Any) -> list[Tensor]:
@@ -337,7 +339,8 @@ def register_op(cls: type[Op]) -> type[Op]:
             found = gradient_op(needs, list(grads), list(saved[: ctx.kept]), *values)
             found = dict(zip(cls.differentiable, found, strict=True))
             wanted = {name for name, need in zip(cls.differentiable, needs, strict=True) if need}
-            return tuple(found[name] if name in wanted else None for name in names)
+            nothing = ([None] * len(value) if isinstance(value, list) else None for value in ctx.plain)
+            return tuple(found[name] if name in wanted else none for name, none in zip(names, nothing, strict=True))
 
         forward_op.register_autograd(backward, setup_context=setup)
     cls._torch_op = staticmethod(forward_op)

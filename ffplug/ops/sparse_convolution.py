@@ -1,0 +1,173 @@
+"""Convolution at the pixels of a mask."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffplug.ops.build import CSRC
+from ffplug.ops.contract import Op, register_op, requested_backend
+from ffplug.ops.native import NativeSource, problem, vector_lanes
+
+_native = NativeSource(CSRC / "sparse_convolution.cpp")
+
+
+def active_pixels(mask: Tensor) -> Tensor:
+    """List a mask's pixels in raster order, for several layers that share the mask.
+
+    Args:
+        mask: N×1×H×W bool.
+
+    Returns:
+        int32 positions in the flattened mask.
+    """
+    if mask.device.type != "cpu" or problem() is not None or requested_backend() == "torch":
+        return mask.flatten().nonzero().flatten().int()
+    mask = mask.contiguous()
+    # The kernel writes each position before it knows whether it counts: one more.
+    pixels, found = mask.new_empty(mask.numel() + 1, dtype=torch.int32), torch.empty((), dtype=torch.int64)
+    _native.call("active_pixels", mask, pixels, found, mask.numel(), dtype=torch.float32)
+    return pixels[: int(found)]
+
+
+def pack_sparse_convolution(weight: Tensor) -> Tensor:
+    """Bring a weight O×C×k×k to the form that the C++ backend multiplies with, for use in several calls.
+
+    The form depends on the machine's vector width: it is for this process, not for a file.
+    """
+    outputs, inputs, side, _ = weight.shape
+    lanes = vector_lanes(weight.dtype)
+    packed = weight.new_empty(-(-outputs // lanes) * lanes * inputs * side * side)
+    _native.call("pack_sparse_convolution", weight.detach().contiguous(), packed, outputs, inputs, side * side)
+    return packed
+
+
+@register_op
+class SparseConv2d(Op):
+    """A 3×3 or 1×1 convolution of stride 1 at the pixels of a mask, bias and PReLU fused, channels last.
+
+    With several inputs it is the convolution of their concatenation, which is never made. Inputs count as they are,
+    also outside the mask. The time is proportional to the number of active pixels.
+
+    Args (of the call):
+        x: N×C×H×W; channels last is fastest.
+        weight: O×ΣC×k×k, k = 1 or 3; zeros surround the map.
+        mask: N×1×H×W bool, True where the convolution is wanted.
+        bias: O, or None.
+        slope: O or 1 slopes of the PReLU, or None for no activation.
+        outside: what stands outside the mask: ``zero``, or ``bias``: the activation of the bias, which the convolution
+            would give where its inputs are zero.
+        more: further inputs N×C'×H×W, whose channels follow those of x. A list has no gradient: where one is wanted,
+            the inputs are concatenated.
+        active: :func:`active_pixels` of the mask, or None; for the C++ backend.
+        packed: :func:`pack_sparse_convolution` of the weight, or None; for the C++ backend.
+
+    Returns:
+        N×O×H×W, channels last.
+    """
+
+    name = "sparse_conv2d"
+    schema = (
+        "(Tensor x, Tensor weight, Tensor mask, Tensor? bias, Tensor? slope, str outside, Tensor[] more,"
+        " Tensor? active, Tensor? packed) -> Tensor"
+    )
+    differentiable = ("x", "weight", "bias", "slope")
+
+    def prepare(  # noqa: D102
+        self,
+        x: Tensor,
+        weight: Tensor,
+        mask: Tensor,
+        bias: Tensor | None = None,
+        slope: Tensor | None = None,
+        outside: str = "zero",
+        more: Sequence[Tensor] = (),
+        active: Tensor | None = None,
+        packed: Tensor | None = None,
+    ) -> tuple:
+        channels = x.shape[1] + sum(item.shape[1] for item in more)
+        side = tuple(weight.shape[2:])
+        if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != channels or side not in ((1, 1), (3, 3)):
+            raise ValueError(
+                f"sparse_conv2d: weight {tuple(weight.shape)} for {channels} input channels: expected O×{channels}×k×k "
+                f"with k = 1 or 3, and inputs N×C×H×W"
+            )
+        for item in more:
+            if item.ndim != 4 or (item.shape[0], *item.shape[2:]) != (x.shape[0], *x.shape[2:]):
+                raise ValueError(f"sparse_conv2d: input {tuple(item.shape)} in `more` beside x {tuple(x.shape)}")
+        if mask.dtype != torch.bool or tuple(mask.shape) != (x.shape[0], 1, *x.shape[2:]):
+            raise ValueError(
+                f"sparse_conv2d: mask {tuple(mask.shape)} of {mask.dtype}: expected "
+                f"{(x.shape[0], 1, *x.shape[2:])} of torch.bool"
+            )
+        for name, value, sizes in (("bias", bias, weight.shape[:1]), ("slope", slope, (1, weight.shape[0]))):
+            if value is not None and (value.ndim != 1 or value.shape[0] not in sizes):
+                raise ValueError(f"sparse_conv2d: {name} {tuple(value.shape)}: expected {' or '.join(map(str, sizes))}")
+        if outside not in ("zero", "bias"):
+            raise ValueError(f"sparse_conv2d: outside={outside!r}: expected 'zero' or 'bias'")
+        if more and torch.is_grad_enabled() and any(item.requires_grad for item in (x, *more)):
+            x, more = torch.cat((x, *more), dim=1), ()
+        return x, weight, mask, bias, slope, outside, list(more), active, packed
+
+    def reference(  # noqa: D102
+        self,
+        x: Tensor,
+        weight: Tensor,
+        mask: Tensor,
+        bias: Tensor | None,
+        slope: Tensor | None,
+        outside: str,
+        more: Sequence[Tensor],
+        active: Tensor | None,
+        packed: Tensor | None,
+    ) -> Tensor:
+        y = F.conv2d(torch.cat((x, *more), dim=1), weight, padding=weight.shape[2] // 2)
+        addend = y.new_zeros(1) if bias is None else bias.view(-1, 1, 1)
+        y = (y + addend).where(mask, addend if outside == "bias" else 0)
+        y = y if slope is None else F.prelu(y, slope)
+        return y.contiguous(memory_format=torch.channels_last)
+
+    def fake(self, x: Tensor, weight: Tensor, *rest: object) -> Tensor:  # noqa: D102
+        shape = (x.shape[0], weight.shape[0], *x.shape[2:])
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+    def cpp(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        mask: Tensor,
+        bias: Tensor | None,
+        slope: Tensor | None,
+        outside: str,
+        more: Sequence[Tensor],
+        active: Tensor | None,
+        packed: Tensor | None,
+    ) -> Tensor:
+        """Chunks of listed pixels; a tap's weights stay in the cache while all pixels of a chunk use them."""
+        y = self.fake(x, weight)
+        active = active_pixels(mask) if active is None else active
+        packed = pack_sparse_convolution(weight) if packed is None else packed
+        buffers = [item.permute(0, 2, 3, 1).contiguous() for item in (x, *more)]
+        addresses = torch.tensor([item.data_ptr() for item in buffers])
+        channels = torch.tensor([item.shape[3] for item in buffers])
+        (outputs, _, side, _), (count, _, height, width) = weight.shape, x.shape
+        lanes = vector_lanes(x.dtype)
+        padding = -outputs % lanes
+        rows = [None if row is None else F.pad(row.expand(outputs), (0, padding)) for row in (bias, slope)]
+        around = _outside(x, outputs, bias, slope, outside).contiguous()
+        shape = (len(buffers), active.numel(), count, height, width, outputs, side)
+        _native.call("sparse_convolution", addresses, channels, active, packed, *rows, around, y, *shape)
+        return y
+
+
+def _outside(x: Tensor, outputs: int, bias: Tensor | None, slope: Tensor | None, outside: str) -> Tensor:
+    """The value of every output channel outside the mask."""
+    if outside == "zero" or bias is None:
+        return x.new_zeros(outputs)
+    return bias if slope is None else F.prelu(bias[None], slope)[0]
+
+
+sparse_conv2d = SparseConv2d()
