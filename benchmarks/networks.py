@@ -1,4 +1,4 @@
-"""Whole networks on a CPU against other libraries', with the same weights: time in one run, memory in processes of their own.
+"""Whole networks on a CPU against other libraries', with the same weights: time in one run, memory a process each.
 
     pip install -r requirements/bench.txt
     python benchmarks/networks.py                          # all networks
@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-import ffplug  # noqa: E402, F401 (its setting of huge pages holds for all implementations here)
+import ffplug  # noqa: F401 (its setting of huge pages holds for all implementations here)
 
 NETWORKS = ("raft_large", "gma", "skflow", "flowformer")
 
@@ -65,7 +65,7 @@ def peak_memory(network: str, name: str, size: tuple[int, int], iterations: int)
     """GiB that one call of one implementation takes above what the built networks take."""
     function = importlib.import_module(f"peers.{network}").implementations(iterations)[name]
     with torch.inference_mode():
-        function(*frames(64, 64))  # libraries and kernels load
+        function(*frames(128, 128))  # libraries and kernels load
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         flow = function(*frames(*size))
     if not torch.isfinite(flow).all():

@@ -25,10 +25,10 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from harness import BenchCase, ceilings, in_turns  # noqa: E402
+from harness import BenchCase, ceilings, in_turns
 
-from ffplug.ops.contract import BACKENDS, use_backend  # noqa: E402
-from ffplug.testing.ops import Maker, as_tuple  # noqa: E402
+from ffplug.ops.contract import BACKENDS, use_backend
+from ffplug.testing.ops import Maker, as_tuple
 
 
 def cases(only: str) -> list[BenchCase]:

@@ -133,7 +133,9 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_one_thread_pool(tmp_path):
-    code = CALL + "print({line.split()[-1] for line in open('/proc/self/maps') if 'gomp' in line.split()[-1]}.__len__())"
+    code = (
+        CALL + "print({line.split()[-1] for line in open('/proc/self/maps') if 'gomp' in line.split()[-1]}.__len__())"
+    )
     if not sys.platform.startswith("linux"):
         pytest.skip("reads /proc")
     out, _ = run(code, tmp_path).communicate(timeout=300)

@@ -125,6 +125,40 @@ def test_concatenated_inputs_get_their_gradients():
     torch.testing.assert_close(torch.cat(grads, dim=1), expected)
 
 
+_INTERPRETED = """
+import torch
+from ffplug.ops import sparse_conv2d, use_backend
+from ffplug.testing.ops import Maker
+from test_ops_sparse_convolution import TestSparseConv2d, _case
+
+calls = []
+run = type(sparse_conv2d).triton
+type(sparse_conv2d).triton = lambda *args: calls.append(1) or run(*args)
+torch.backends.cudnn.allow_tf32 = False
+cases = {**TestSparseConv2d.cases, "seven": lambda make: _case(make, 1, 4, 5, 9, 10, more=(1, 2, 3, 1, 2, 4))}
+for name, case in cases.items():
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 5e-3)):
+        values = sparse_conv2d.prepare(*case(Maker(dtype)))
+        wide = [v.float() if isinstance(v, torch.Tensor) and v.dtype == dtype else v for v in values]
+        wide[6] = [item.float() for item in values[6]]
+        with use_backend("triton"):
+            found = sparse_conv2d(*values)
+        assert found.dtype == dtype
+        torch.testing.assert_close(
+            found.float(), sparse_conv2d.reference(*wide), atol=tolerance, rtol=tolerance, msg=lambda m: f"{name}: {m}"
+        )
+assert len(calls) == 2 * len(cases), calls
+"""
+
+
+def test_triton_kernel_in_its_interpreter():
+    """The interpreter must be chosen before triton is imported: a process of its own."""
+    pytest.importorskip("triton")
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": os.path.dirname(__file__)}
+    done = subprocess.run([sys.executable, "-c", _INTERPRETED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

@@ -27,7 +27,7 @@ from ffplug.visualization.curves import line_chart
 class Shifts(Dataset):
     """Pairs whose frame 2 is frame 1 moved by whole pixels."""
 
-    metainfo = dict(dataset="Sintel/clean", procedural=True)  # noqa: RUF012
+    metainfo = dict(dataset="Sintel/clean", procedural=True)
 
     def __len__(self):
         return 6

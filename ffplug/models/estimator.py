@@ -383,7 +383,9 @@ class RecurrentFlowEstimator(BaseModel):
             )
         mode, minimum = getattr(preprocessor, "pad_mode", "sintel"), getattr(preprocessor, "minimum", 0)
         padding = padding_for(height, width, self.size_multiple, mode, minimum)
-        outputs = self.run(pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs, video=video)
+        outputs = self.run(
+            pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs, video=video
+        )
         result = self._result(outputs)
         return {name: flow if name.endswith("_low") else unpad(flow, padding) for name, flow in result.items()}
 

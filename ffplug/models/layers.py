@@ -151,9 +151,7 @@ class ConvNorm(nn.Module):
         y = norm(conv(x))
         return torch.relu_(y) if self.relu else y
 
-    def _convolve(
-        self, x: Tensor, weight: Tensor, bias: Tensor, activation: str, owner: nn.Module | None
-    ) -> Tensor:
+    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str, owner: nn.Module | None) -> Tensor:
         if self.conv.stride == (1, 1):
             return convolve(x, weight, bias, None, activation, owner)
         y = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)

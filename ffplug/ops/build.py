@@ -106,5 +106,7 @@ def cached(label: str, key: Sequence[str], suffix: str, build: Callable[[Path], 
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        logger().info("compiled %s with %s in %.1f s (kept in %s)", label, compiler, time.perf_counter() - start, folder)
+        logger().info(
+            "compiled %s with %s in %.1f s (kept in %s)", label, compiler, time.perf_counter() - start, folder
+        )
     return target

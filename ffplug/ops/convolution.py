@@ -105,7 +105,7 @@ class WinogradConv2d(Op):
         y = self.fake(x, weight)
         packed = pack_convolution(weight) if packed is None else packed
         rows, sums = (None if t is None else t.permute(0, 2, 3, 1).contiguous() for t in (x, addend))
-        count, inputs, height, width = x.shape
+        count, _, height, width = x.shape
         shape = (count, height, width, *weight.shape[1::-1], *weight.shape[2:])
         bias = None if bias is None else bias.contiguous()
         _native.call("convolution", rows, packed, bias, sums, y, *shape, list(ACTIVATIONS).index(activation))

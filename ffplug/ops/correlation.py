@@ -137,7 +137,9 @@ class CorrLookup(Op):
         flat = _flat(sizes)
         _check("corr_lookup", flow, flat, radius, volume.shape[-1])
         if volume.ndim != 3 or volume.shape[:2] != (flow.shape[0], flow.shape[2] * flow.shape[3]):
-            raise ValueError(f"corr_lookup: volume {tuple(volume.shape)} for flow {tuple(flow.shape)}: expected N×(h·w)×T")
+            raise ValueError(
+                f"corr_lookup: volume {tuple(volume.shape)} for flow {tuple(flow.shape)}: expected N×(h·w)×T"
+            )
         return volume, flat, flow.to(volume.dtype), int(radius)
 
     def reference(self, volume: Tensor, sizes: Sequence[int], flow: Tensor, radius: int) -> Tensor:  # noqa: D102

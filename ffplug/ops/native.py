@@ -115,7 +115,17 @@ class NativeSource:
             # threads in the process in place of two that get in each other's way.
             objects = target.with_suffix(".o")
             try:
-                self._run([compiler(), *(f for f in command if f != "-shared"), *include, "-c", str(self.path), "-o", str(objects)])
+                self._run(
+                    [
+                        compiler(),
+                        *(f for f in command if f != "-shared"),
+                        *include,
+                        "-c",
+                        str(self.path),
+                        "-o",
+                        str(objects),
+                    ]
+                )
                 self._run([compiler(), "-shared", str(objects), "-o", str(target)])
                 try:
                     ctypes.CDLL(str(target))

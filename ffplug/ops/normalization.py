@@ -92,9 +92,7 @@ class InstanceNorm(Op):
         rows, grad_x = _rows(x), torch.empty_like(x, memory_format=torch.channels_last)
         moments, (count, pixels, channels) = self._cuda_moments(rows, eps), _shape(x)
         tensors = (_rows(grads[0]), rows, moments, grad_x)
-        _cuda.launch(
-            "instance_norm_backward", (-(-channels // 32), count), (32, 8), *tensors, pixels, channels, relu
-        )
+        _cuda.launch("instance_norm_backward", (-(-channels // 32), count), (32, 8), *tensors, pixels, channels, relu)
         return (grad_x,)
 
     def _cuda_moments(self, rows: Tensor, eps: float) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Sequence
 
 import torch
@@ -10,9 +12,13 @@ from torch import Tensor
 
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op, requested_backend
+from ffplug.ops.cuda import CudaSource
 from ffplug.ops.native import NativeSource, problem, vector_lanes
 
 _native = NativeSource(CSRC / "sparse_convolution.cpp")
+_cuda = CudaSource(CSRC / "sparse_convolution.cu")
+_TILE = 8  # side of the tiles that the GPU kernels go by
+_BUFFERS = 6  # inputs that the GPU kernels take; further ones are concatenated
 
 
 def active_pixels(mask: Tensor) -> Tensor:
@@ -75,6 +81,8 @@ class SparseConv2d(Op):
         " Tensor? active, Tensor? packed) -> Tensor"
     )
     differentiable = ("x", "weight", "bias", "slope")
+    half = frozenset({"triton"})
+    order = {"cpu": ("cpp", "triton"), "cuda": ("triton", "cuda")}  # noqa: RUF012
 
     def prepare(  # noqa: D102
         self,
@@ -134,6 +142,13 @@ class SparseConv2d(Op):
         shape = (x.shape[0], weight.shape[0], *x.shape[2:])
         return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
 
+    def supports(self, backend: str, *args: object) -> bool:  # noqa: D102
+        if backend != "triton":
+            return True
+        # Triton's products are those of the tensor cores; on a CPU its interpreter runs them, for tests.
+        interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+        return args[0].dtype != torch.float64 and (args[0].is_cuda or interpreted)
+
     def cpp(
         self,
         x: Tensor,
@@ -154,20 +169,105 @@ class SparseConv2d(Op):
         addresses = torch.tensor([item.data_ptr() for item in buffers])
         channels = torch.tensor([item.shape[3] for item in buffers])
         (outputs, _, side, _), (count, _, height, width) = weight.shape, x.shape
-        lanes = vector_lanes(x.dtype)
-        padding = -outputs % lanes
-        rows = [None if row is None else F.pad(row.expand(outputs), (0, padding)) for row in (bias, slope)]
-        around = _outside(x, outputs, bias, slope, outside).contiguous()
+        rows, around = _per_output(x, weight, bias, slope, outside)
+        padding = (0, -outputs % vector_lanes(x.dtype))
+        rows = [None if row is None else F.pad(row, padding) for row in rows]
         shape = (len(buffers), active.numel(), count, height, width, outputs, side)
         _native.call("sparse_convolution", addresses, channels, active, packed, *rows, around, y, *shape)
         return y
 
+    def cuda(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        mask: Tensor,
+        bias: Tensor | None,
+        slope: Tensor | None,
+        outside: str,
+        more: Sequence[Tensor],
+        active: Tensor | None,
+        packed: Tensor | None,
+    ) -> Tensor:
+        """A block of threads a tile of 8×8 pixels and 64 output channels; tiles without an active pixel end at once."""
+        y, (rows, around) = self.fake(x, weight), _per_output(x, weight, bias, slope, outside)
+        buffers = _buffers(x, more)
+        channels = [item.shape[3] for item in buffers] + [0] * (_BUFFERS - len(buffers))
+        tensors = (*buffers, *[None] * (_BUFFERS - len(buffers)), mask.contiguous(), _taps_first(weight), *rows, around)
+        shape = (*channels, *x.shape[2:], weight.shape[0], weight.shape[2])
+        _cuda.launch("sparse_convolution", (_tiles(x), -(-weight.shape[0] // 64)), 256, *tensors, y, *shape)
+        return y
 
-def _outside(x: Tensor, outputs: int, bias: Tensor | None, slope: Tensor | None, outside: str) -> Tensor:
-    """The value of every output channel outside the mask."""
+    def triton(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        mask: Tensor,
+        bias: Tensor | None,
+        slope: Tensor | None,
+        outside: str,
+        more: Sequence[Tensor],
+        active: Tensor | None,
+        packed: Tensor | None,
+    ) -> Tensor:
+        """The same by tensor cores: TF32 for float32 where cuDNN may take it, sums in float32 always."""
+        from ffplug.ops.triton_sparse_convolution import sparse_convolution
+
+        y, (rows, around) = self.fake(x, weight), _per_output(x, weight, bias, slope, outside)
+        buffers = tuple(_buffers(x, [item.to(x.dtype) for item in more]))
+        outputs = weight.shape[0]
+        block = 32 if outputs <= 32 else 64
+        grid = (_tiles(x), -(-outputs // block))
+        with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
+            if 0 not in grid:
+                sparse_convolution[grid](
+                    buffers,
+                    tuple(item.shape[3] for item in buffers),
+                    mask.contiguous().view(torch.uint8),
+                    _taps_first(weight).to(x.dtype),
+                    *(around if row is None else row for row in rows),
+                    around,
+                    y,
+                    *x.shape[2:],
+                    outputs,
+                    TAPS=weight.shape[2],
+                    BUFFERS=len(buffers),
+                    BIAS=bias is not None,
+                    SLOPE=slope is not None,
+                    OUTPUTS=block,
+                    DEPTH=32,
+                    PRECISION="tf32" if torch.backends.cudnn.allow_tf32 else "ieee",
+                )
+        return y
+
+
+def _buffers(x: Tensor, more: Sequence[Tensor]) -> list[Tensor]:
+    """The inputs as N×H×W×C, at most as many as the GPU kernels take."""
+    inputs = [x, *more]
+    if len(inputs) > _BUFFERS:
+        inputs = [*inputs[: _BUFFERS - 1], torch.cat(inputs[_BUFFERS - 1 :], dim=1)]
+    return [item.permute(0, 2, 3, 1).contiguous() for item in inputs]
+
+
+def _taps_first(weight: Tensor) -> Tensor:
+    """O×C×k×k -> k×k×C×O"""
+    return weight.permute(2, 3, 1, 0).contiguous()
+
+
+def _tiles(x: Tensor) -> int:
+    return x.shape[0] * -(-x.shape[2] // _TILE) * -(-x.shape[3] // _TILE)
+
+
+def _per_output(
+    x: Tensor, weight: Tensor, bias: Tensor | None, slope: Tensor | None, outside: str
+) -> tuple[tuple[Tensor | None, Tensor | None], Tensor]:
+    """Bias and slope of every output channel, and its value outside the mask."""
+    outputs = weight.shape[0]
     if outside == "zero" or bias is None:
-        return x.new_zeros(outputs)
-    return bias if slope is None else F.prelu(bias[None], slope)[0]
+        around = x.new_zeros(outputs)
+    else:
+        around = bias if slope is None else F.prelu(bias[None], slope)[0]
+    bias, slope = (None if row is None else row.expand(outputs).contiguous() for row in (bias, slope))
+    return (bias, slope), around.contiguous()
 
 
 sparse_conv2d = SparseConv2d()

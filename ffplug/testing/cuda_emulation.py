@@ -38,7 +38,16 @@ def _library(source: Path, dtype: torch.dtype) -> ctypes.CDLL:
     flags = ["-std=c++17", "-O1", "-fPIC", "-shared", "-w", f"-DFFPLUG_SCALAR={native.SCALARS[dtype]}"]
 
     def build(target: Path) -> str:
-        command = [native.compiler(), *flags, *(f"-I{folder}" for folder in folders), "-x", "c++", "-", "-o", str(target)]
+        command = [
+            native.compiler(),
+            *flags,
+            *(f"-I{folder}" for folder in folders),
+            "-x",
+            "c++",
+            "-",
+            "-o",
+            str(target),
+        ]
         done = subprocess.run(command, input=code, capture_output=True, text=True, check=False)
         if done.returncode:
             last = "\n".join(done.stderr.strip().splitlines()[:12])
@@ -52,6 +61,6 @@ def _library(source: Path, dtype: torch.dtype) -> ctypes.CDLL:
 def emulate(
     source: Path, name: str, grid: tuple[int, ...], block: tuple[int, ...], args: tuple[Any, ...], dtype: torch.dtype
 ) -> None:
-    """Run kernel ``name`` of ``source`` over the grid, on CPU tensors; see :meth:`ffplug.ops.cuda.CudaSource.launch`."""
+    """Run kernel ``name`` of ``source`` over a grid, on CPU tensors; see :class:`ffplug.ops.cuda.CudaSource`."""
     shape = ctypes.c_int64 * 3
     getattr(_library(source, dtype), f"launch_{name}")(shape(*grid), shape(*block), *map(native._argument, args))

@@ -11,7 +11,7 @@
 
 Every case runs on C++ for each instruction set of this machine, on CUDA where there is a device, and on CUDA's kernels
 emulated on the host: values and gradients in float32 and float64, non-contiguous arguments, half precision,
-``torch.autograd.gradcheck``, ``torch.library.opcheck``, ``torch.compile``, and equal results twice in deterministic mode.
+``torch.autograd.gradcheck``, ``torch.library.opcheck``, ``torch.compile``, and equal bits twice in deterministic mode.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Maker:
 
 
 def available_backends(op: Op) -> list[str]:
-    """Labels of what can be tested here: ``cpp-avx512``, ``cpp-avx2``, ``cpp-portable``, ``cuda-emulated``, ``cuda`` …"""
+    """Labels of what can be tested here, such as ``cpp-avx512``, ``cpp-portable``, ``cuda-emulated``, ``cuda``."""
     labels = []
     if op._has("cpp") and native.problem() is None:
         sets = list(native.INSTRUCTION_SETS)
