@@ -1,5 +1,9 @@
 """Conformance of masked convolution, its list of pixels, and its Triton kernel under Triton's interpreter."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
