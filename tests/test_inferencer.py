@@ -71,6 +71,13 @@ def test_warm_start_carries_the_flow_and_starts_anew_with_each_sequence(weights,
         inferencer(weights, warm_start=True, batch_size=2)
 
 
+def test_a_compiled_network_gives_the_same_flow(weights, frames):
+    plain = list(inferencer(weights, warm_start=True)(frames[:3]))
+    compiled = list(inferencer(weights, warm_start=True, compile="aot_eager")(frames[:3]))
+    for one, other in zip(plain, compiled, strict=True):
+        np.testing.assert_allclose(one.flow, other.flow, atol=1e-4)
+
+
 def test_tiles(weights, frames):
     whole = inferencer(weights).predict(*frames[:2]).flow
     one_tile = inferencer(weights, tile=(72, 96)).predict(*frames[:2]).flow

@@ -33,6 +33,7 @@ FORMATS = ("flo", "png", "npy", "pfm", "flo5")
 )
 @click.option("--device", help="cpu, cuda, cuda:1 ...; the GPU if there is one.")
 @click.option("--dtype", help="float32, float16 or bfloat16.")
+@click.option("--compile", is_flag=True, help="Compile the network for each size of frames (minutes at first).")
 @click.option("--random-weights", is_flag=True, help="Run a model without weights; the result means nothing.")
 def command(inputs: tuple[str, ...], out: str | None, show: str | None, video: str | None, **options: Any) -> None:
     """Estimate the optical flow of INPUTS: two or more pictures, folders of frames, globs or videos.

@@ -42,6 +42,7 @@ class FeaturePyramid:
     sizes: tuple[tuple[int, int], ...]
 
 
+@torch.compiler.assume_constant_result
 def available_memory(device: torch.device) -> int | None:
     """Bytes that are free on a device, or None where that can't be told."""
     if device.type == "cuda":
@@ -51,6 +52,11 @@ def available_memory(device: torch.device) -> int | None:
             return next(1024 * int(line.split()[1]) for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return None
+
+
+@torch.compiler.assume_constant_result
+def _fast_on_demand() -> bool:
+    return requested_backend() != "torch" and "cpp" in corr_lookup_on_demand.backends()
 
 
 @MODELS.register_module()
@@ -107,7 +113,7 @@ class AllPairsCorrelation(Cost):
             return bool(self.on_demand)
         trains = query.requires_grad or table.requires_grad
         on_cpu = query.device.type == "cpu"
-        if on_cpu and not trains and "cpp" in corr_lookup_on_demand.backends() and requested_backend() != "torch":
+        if on_cpu and not trains and _fast_on_demand():
             return True
         size = query.shape[0] * query.shape[1] * table.shape[1] * query.element_size()
         if trains:
