@@ -4,6 +4,7 @@ from ffplug.ops.attention import AttentionWeights, attention_weights
 from ffplug.ops.contract import Op, register_op, requested_backend, use_backend
 from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_conv2d
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
+from ffplug.ops.mesh import MeshRasterize, interpolate_attributes, mesh_rasterize
 from ffplug.ops.motion_vectors import (
     MotionVectorRasterize,
     motion_vector_rasterize,
@@ -21,6 +22,7 @@ from ffplug.ops.sparse_convolution import (
 from ffplug.ops.splatting import SplatSum, forward_splat, splat_sum
 from ffplug.ops.upsampling import ConvexUpsample, convex_upsample
 from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, forward_warp_flow
+from ffplug.ops.window_attention import LocalWindowAttention, local_window_attention
 
 __all__ = [
     "AttentionWeights",
@@ -30,6 +32,8 @@ __all__ = [
     "CorrLookupOnDemand",
     "ForwardWarpFlow",
     "InstanceNorm",
+    "LocalWindowAttention",
+    "MeshRasterize",
     "MotionVectorRasterize",
     "Op",
     "SparseConv2d",
@@ -45,6 +49,9 @@ __all__ = [
     "forward_splat",
     "forward_warp_flow",
     "instance_norm",
+    "interpolate_attributes",
+    "local_window_attention",
+    "mesh_rasterize",
     "motion_vector_rasterize",
     "motion_vector_table",
     "pack_convolution",
