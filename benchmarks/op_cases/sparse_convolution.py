@@ -1,0 +1,56 @@
+"""3×3 convolution with PReLU at the pixels of smooth masks, at the sizes of a frame interpolator's three levels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from harness import BenchCase
+
+from ffplug.ops import active_pixels, pack_sparse_convolution, sparse_conv2d
+
+
+def smooth_mask(make: Any, height: int, width: int, active: float) -> torch.Tensor:
+    """The upper quantile of a Gaussian field of deviation W/37: blobs, as of moving objects."""
+    if active >= 1:
+        return torch.ones(1, 1, height, width, dtype=torch.bool, device=make.device)
+    deviation = width / 37
+    reach = round(3 * deviation)
+    kernel = torch.exp(-(torch.arange(-reach, reach + 1, dtype=torch.float64) ** 2) / (2 * deviation**2))
+    field = torch.randn(1, 1, height + 2 * reach, width + 2 * reach, generator=make.generator, dtype=torch.float64)
+    field = F.conv2d(F.conv2d(field, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return (field > torch.quantile(field, 1 - active)).to(make.device)
+
+
+def dense(x: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, bias: None, slope: torch.Tensor, *rest: object):
+    """The dense layer, channels last, the PReLU without the mask."""
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return F.prelu(F.conv2d(x, weight, bias, padding=1), slope)
+
+
+def _case(label: str, channels: int, height: int, width: int, active: float) -> BenchCase:
+    def make(make: Any) -> tuple:
+        x = make(1, channels, height, width).contiguous(memory_format=torch.channels_last)
+        weight = make(channels, channels, 3, 3, scale=1 / (3 * channels**0.5))
+        mask, slope = smooth_mask(make, height, width, active), make.uniform(channels)
+        # A network prepares the weights once and the list once for all layers of a level.
+        prepared = (active_pixels(mask), pack_sparse_convolution(weight)) if make.device == "cpu" else (None, None)
+        return x, weight, mask, None, slope, "zero", [], *prepared
+
+    pixels = height * width
+    return BenchCase(
+        op=sparse_conv2d,
+        label=f"{label}, {active:.0%} active",
+        make=make,
+        bytes=4 * pixels * channels * (1 + active) + 4 * 9 * channels**2,
+        flops=2 * 9 * channels**2 * pixels * active,
+        rival=("conv2d", dense),
+    )
+
+
+CASES = [
+    _case(f"{channels} ch {height}x{width}", channels, height, width, active)
+    for channels, height, width in ((64, 256, 448), (100, 128, 224), (148, 64, 112), (220, 32, 56), (100, 360, 640))
+    for active in (0.3, 0.5, 1.0)
+]
