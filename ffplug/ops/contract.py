@@ -322,6 +322,10 @@ def register_op(cls: type[Op]) -> type[Op]:
                 for need, value in zip(needs, arguments, strict=True)
             ]
 
+        # A list of tensors takes a list of gradients, also where it gets none.
+        arguments_of = forward_op._opoverload._schema.arguments
+        lists = {index for index, argument in enumerate(arguments_of) if str(argument.type) == "List[Tensor]"}
+
         def setup(ctx: Any, inputs: tuple, output: Any) -> None:
             outputs = output if isinstance(output, tuple) else (output,)
             places = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
@@ -339,8 +343,10 @@ def register_op(cls: type[Op]) -> type[Op]:
             found = gradient_op(needs, list(grads), list(saved[: ctx.kept]), *values)
             found = dict(zip(cls.differentiable, found, strict=True))
             wanted = {name for name, need in zip(cls.differentiable, needs, strict=True) if need}
-            nothing = ([None] * len(value) if isinstance(value, list) else None for value in ctx.plain)
-            return tuple(found[name] if name in wanted else none for name, none in zip(names, nothing, strict=True))
+            return tuple(
+                found[name] if name in wanted else [None] * len(ctx.plain[index]) if index in lists else None
+                for index, name in enumerate(names)
+            )
 
         forward_op.register_autograd(backward, setup_context=setup)
     cls._torch_op = staticmethod(forward_op)
