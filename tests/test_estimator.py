@@ -77,7 +77,8 @@ def test_predict_mode_unpads(small):
         (result,) = small(**data, mode="predict")
     frames = inputs[0].float()
     direct = small.predict_flow(frames[None, 0], frames[None, 1])["flow"]
-    torch.testing.assert_close(result.pred_flow, direct[0])
+    # Products of few rows go to the BLAS library, whose rounding depends on where memory lies.
+    torch.testing.assert_close(result.pred_flow, direct[0], atol=1e-4, rtol=1e-5)
 
 
 def test_half_way_through_equals_a_warm_start(small):
