@@ -51,6 +51,24 @@ class TestSparseConv2d(OpConformance):
     }
 
 
+class TestCloseTogether(OpConformance):
+    """Enough channels and active pixels for Winograd's algorithm, whose rounding error is larger."""
+
+    op = sparse_conv2d
+    tolerance = 5e-5
+    cases = {
+        "bias_outside": lambda make: _case(make, 1, 16, 17, 5, 6, slope="each", outside="bias"),
+        "zero_outside": lambda make: _case(make, 2, 20, 33, 9, 11, bias=False),
+        "several_blocks": lambda make: _case(make, 1, 37, 70, 22, 43, slope=None),
+        "one_corner": lambda make: (
+            make(1, 16, 9, 10),
+            make(16, 16, 3, 3, scale=0.3),
+            (make.integers(1, 1, 9, 10, low=1, high=2).cumsum(2).cumsum(3) > 54).to(make.device),
+            make(16),
+        ),
+    }
+
+
 def test_equals_the_dense_convolution_inside_and_the_fill_outside():
     """The definition itself, against the layers of a masked network written out."""
     make = Maker(torch.float64)

@@ -12,11 +12,16 @@ from torch import Tensor
 
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op, requested_backend
+from ffplug.ops.convolution import _native as _winograd
+from ffplug.ops.convolution import pack_convolution
 from ffplug.ops.cuda import CudaSource
 from ffplug.ops.native import NativeSource, problem, vector_lanes
 
 _native = NativeSource(CSRC / "sparse_convolution.cpp")
 _cuda = CudaSource(CSRC / "sparse_convolution.cu")
+_WINOGRAD_TILE = 4  # side of its tiles
+_WINOGRAD_CHANNELS = 16  # least inputs and outputs for which its transforms pay
+_WINOGRAD_SHARE = 0.4  # and least share of active pixels in the tiles that hold any
 _TILE = 8  # side of the tiles that the GPU kernels go by
 _BUFFERS = 6  # inputs that the GPU kernels take; further ones are concatenated
 
@@ -40,15 +45,34 @@ def active_pixels(mask: Tensor) -> Tensor:
 
 
 def pack_sparse_convolution(weight: Tensor) -> Tensor:
-    """Bring a weight O×C×k×k to the form that the C++ backend multiplies with, for use in several calls.
+    """Bring a weight O×C×k×k to the forms that the C++ backend multiplies with, for use in several calls.
 
-    The form depends on the machine's vector width: it is for this process, not for a file.
+    The forms depend on the machine's vector width: they are for this process, not for a file.
     """
+    if weight.shape[2] == 1:
+        return _pack_direct(weight)
+    return torch.cat((_pack_direct(weight), pack_convolution(weight).flatten()))
+
+
+def _pack_direct(weight: Tensor) -> Tensor:
     outputs, inputs, side, _ = weight.shape
-    lanes = vector_lanes(weight.dtype)
-    packed = weight.new_empty(-(-outputs // lanes) * lanes * inputs * side * side)
+    packed = weight.new_empty(_direct_size(weight))
     _native.call("pack_sparse_convolution", weight.detach().contiguous(), packed, outputs, inputs, side * side)
     return packed
+
+
+def _direct_size(weight: Tensor) -> int:
+    lanes = vector_lanes(weight.dtype)
+    return -(-weight.shape[0] // lanes) * lanes * weight[0].numel()
+
+
+def _active_tiles(mask: Tensor) -> Tensor:
+    """Positions of the tiles of 4×4 pixels that hold an active one, in raster order."""
+    count, _, height, width = mask.shape
+    tiles = mask.new_empty(count * -(-height // _WINOGRAD_TILE) * -(-width // _WINOGRAD_TILE), dtype=torch.int32)
+    found = torch.empty((), dtype=torch.int64)
+    _winograd.call("active_tiles", mask, tiles, found, count, height, width, dtype=torch.float32)
+    return tiles[: int(found)]
 
 
 @register_op
@@ -56,7 +80,9 @@ class SparseConv2d(Op):
     """A 3×3 or 1×1 convolution of stride 1 at the pixels of a mask, bias and PReLU fused, channels last.
 
     With several inputs it is the convolution of their concatenation, which is never made. Inputs count as they are,
-    also outside the mask. The time is proportional to the number of active pixels.
+    also outside the mask. The time is nearly proportional to the number of active pixels. In C++ a 3×3 convolution of
+    one input goes by Winograd's algorithm where active pixels lie close together, with its rounding error (see
+    :class:`ffplug.ops.convolution.WinogradConv2d`).
 
     Args (of the call):
         x: N×C×H×W; channels last is fastest.
@@ -161,19 +187,30 @@ class SparseConv2d(Op):
         active: Tensor | None,
         packed: Tensor | None,
     ) -> Tensor:
-        """Chunks of listed pixels; a tap's weights stay in the cache while all pixels of a chunk use them."""
-        y = self.fake(x, weight)
+        """Where active pixels lie close together, Winograd's algorithm on their tiles of 4×4; else pixel by pixel.
+
+        Pixel by pixel, a tap's weights stay in the cache while all pixels of a chunk use them.
+        """
+        y, mask = self.fake(x, weight), mask.contiguous()
         active = active_pixels(mask) if active is None else active
-        packed = pack_sparse_convolution(weight) if packed is None else packed
         buffers = [item.permute(0, 2, 3, 1).contiguous() for item in (x, *more)]
+        (outputs, inputs, side, _), (count, _, height, width) = weight.shape, x.shape
+        (bias, slope), around = _per_output(x, weight, bias, slope, outside)
+        size = (count, height, width)
+        if side == 3 and not more and min(inputs, outputs) >= _WINOGRAD_CHANNELS:
+            tiles = _active_tiles(mask)
+            if active.numel() > _WINOGRAD_SHARE * _WINOGRAD_TILE**2 * tiles.numel():
+                packed = pack_convolution(weight) if packed is None else packed[_direct_size(weight) :]
+                tensors = (buffers[0], packed, mask, tiles, bias, slope, around, y)
+                _winograd.call("masked_convolution", *tensors, tiles.numel(), *size, inputs, outputs)
+                return y
+        packed = _pack_direct(weight) if packed is None else packed
         addresses = torch.tensor([item.data_ptr() for item in buffers])
         channels = torch.tensor([item.shape[3] for item in buffers])
-        (outputs, _, side, _), (count, _, height, width) = weight.shape, x.shape
-        rows, around = _per_output(x, weight, bias, slope, outside)
         padding = (0, -outputs % vector_lanes(x.dtype))
-        rows = [None if row is None else F.pad(row, padding) for row in rows]
-        shape = (len(buffers), active.numel(), count, height, width, outputs, side)
-        _native.call("sparse_convolution", addresses, channels, active, packed, *rows, around, y, *shape)
+        rows = [None if row is None else F.pad(row, padding) for row in (bias, slope)]
+        tensors = (addresses, channels, active, packed, *rows, around, y)
+        _native.call("sparse_convolution", *tensors, len(buffers), active.numel(), *size, outputs, side)
         return y
 
     def cuda(

@@ -92,6 +92,14 @@ constexpr index_t kRows = 6;            // tiles of a micro-kernel
 
 enum Activation { kNone, kRelu, kSigmoid, kTanh };
 
+// The pixels of a mask, for a convolution that is wanted there only: its tiles in order, what stands elsewhere.
+struct Selection {
+  const int32_t* tiles;
+  index_t count;
+  const uint8_t* mask;
+  const scalar *slope, *outside;  // a value each output channel; slope of the PReLU or null
+};
+
 inline vec activate(vec value, index_t activation) {
   switch (activation) {
     case kRelu:
@@ -188,15 +196,20 @@ struct Convolution {
   }
 
   static void scatter(vec* sums, const scalar* bias, const scalar* addend, scalar* y, const Shape& s, index_t n,
-                      index_t top, index_t left, index_t start, index_t lanes, index_t activation) {
+                      index_t top, index_t left, index_t start, index_t lanes, index_t activation,
+                      const Selection* chosen) {
     vec half[Y::kOut * X::kIn], out[Y::kOut * X::kOut];
     for (int j = 0; j < X::kIn; ++j) output_transform<Y, X::kIn, X::kIn>(sums + j, half + j);
     for (int i = 0; i < Y::kOut; ++i) output_transform<X, 1, 1>(half + i * X::kIn, out + i * X::kOut);
     const vec offset = bias ? load_part(bias + start, lanes) : vec{};
+    const vec slope = chosen && chosen->slope ? load_part(chosen->slope + start, lanes) : broadcast(1);
     for (index_t i = 0; i < std::min<index_t>(Y::kOut, s.height - top); ++i)
       for (index_t j = 0; j < std::min<index_t>(X::kOut, s.width - left); ++j) {
-        const index_t at = ((n * s.height + top + i) * s.width + left + j) * s.outputs + start;
+        const index_t pixel = (n * s.height + top + i) * s.width + left + j, at = pixel * s.outputs + start;
         vec value = out[i * X::kOut + j] + offset;
+        if (chosen)
+          value = chosen->mask[pixel] ? vmax(value, vec{}) + vmin(value, vec{}) * slope
+                                      : load_part(chosen->outside + start, lanes);
         if (addend) value += lanes == kLanes ? load(addend + at) : load_part(addend + at, lanes);
         value = activate(value, activation);
         if (lanes == kLanes)
@@ -207,9 +220,9 @@ struct Convolution {
   }
 
   static void run(const scalar* x, const scalar* packed, const scalar* bias, const scalar* addend, scalar* y,
-                  const Shape& s, index_t activation) {
+                  const Shape& s, index_t activation, const Selection* chosen = nullptr) {
     const index_t tiles_y = round_up(s.height, Y::kOut) / Y::kOut, tiles_x = round_up(s.width, X::kOut) / X::kOut;
-    const index_t tiles = s.count * tiles_y * tiles_x, panels = round_up(s.outputs, kBlock) / kBlock;
+    const index_t every = s.count * tiles_y * tiles_x, tiles = chosen ? chosen->count : every, panels = round_up(s.outputs, kBlock) / kBlock;
     const index_t depth = round_up(s.inputs, kLanes), width = round_up(s.outputs, kLanes);
     // A block of tiles is large enough to use a panel of weights many times, small enough for the cache.
     const index_t block = std::clamp(round_up(index_t(1 << 20) / (kPoints * (depth + width)), kRows), 4 * kRows,
@@ -222,7 +235,7 @@ struct Convolution {
       for (index_t b = 0; b < blocks; ++b) {
         const index_t size = std::min(block, tiles - b * block);
         const auto corner = [&](index_t t, index_t& n, index_t& top, index_t& left) {
-          const index_t tile = b * block + t;
+          const index_t tile = chosen ? chosen->tiles[b * block + t] : b * block + t;
           n = tile / (tiles_y * tiles_x);
           top = tile / tiles_x % tiles_y * Y::kOut;
           left = tile % tiles_x * X::kOut;
@@ -249,13 +262,34 @@ struct Convolution {
           for (index_t o = 0; o < s.outputs; o += kLanes) {
             vec points[kPoints];
             for (int p = 0; p < kPoints; ++p) points[p] = load(sums.data() + (p * block + t) * width + o);
-            scatter(points, bias, addend, y, s, n, top, left, o, std::min(kLanes, s.outputs - o), activation);
+            scatter(points, bias, addend, y, s, n, top, left, o, std::min(kLanes, s.outputs - o), activation, chosen);
           }
         }
       }
     }
   }
 };
+
+// What stands outside a selection, in all tiles that it leaves out.
+void fill_outside(scalar* y, const Shape& s, const Selection& chosen) {
+  constexpr index_t kSide = Axis<3>::kOut;
+  const index_t tiles_y = round_up(s.height, kSide) / kSide, tiles_x = round_up(s.width, kSide) / kSide;
+#pragma omp parallel for
+  for (index_t row = 0; row < s.count * tiles_y; ++row) {
+    const int32_t* next = std::lower_bound(chosen.tiles, chosen.tiles + chosen.count, row * tiles_x);
+    for (index_t x = 0; x < tiles_x; ++x) {
+      if (next < chosen.tiles + chosen.count && *next == row * tiles_x + x) {
+        ++next;
+        continue;
+      }
+      const index_t top = row % tiles_y * kSide, left = x * kSide;
+      for (index_t i = top; i < std::min(top + kSide, s.height); ++i)
+        for (index_t j = left; j < std::min(left + kSide, s.width); ++j)
+          std::memcpy(y + ((row / tiles_y * s.height + i) * s.width + j) * s.outputs, chosen.outside,
+                      s.outputs * sizeof(scalar));
+    }
+  }
+}
 
 template <typename Function>
 void with_kernel(index_t taps_y, index_t taps_x, Function function) {
@@ -281,4 +315,36 @@ FFPLUG_EXPORT void convolution(const scalar* x, const scalar* packed, const scal
                                index_t outputs, index_t taps_y, index_t taps_x, index_t activation) {
   const Shape s{count, height, width, inputs, outputs};
   with_kernel(taps_y, taps_x, [&](auto kernel) { kernel.run(x, packed, bias, addend, y, s, activation); });
+}
+
+// Tiles of 4 x 4 pixels that hold one of a mask's, in order -> their number.
+FFPLUG_EXPORT void active_tiles(const uint8_t* mask, int32_t* tiles, int64_t* found, index_t count, index_t height,
+                                index_t width) {
+  constexpr index_t kSide = Axis<3>::kOut;
+  const index_t tiles_y = round_up(height, kSide) / kSide, tiles_x = round_up(width, kSide) / kSide;
+  std::vector<uint8_t> any(tiles_x * kSide);
+  index_t at = 0;
+  for (index_t row = 0; row < count * tiles_y; ++row) {
+    const index_t top = row % tiles_y * kSide;
+    std::fill(any.begin(), any.end(), 0);
+    for (index_t i = top; i < std::min(top + kSide, height); ++i)
+      for (index_t j = 0; j < width; ++j) any[j] |= mask[(row / tiles_y * height + i) * width + j];
+    for (index_t x = 0; x < tiles_x; ++x) {
+      uint32_t set;
+      std::memcpy(&set, any.data() + x * kSide, kSide);
+      if (set) tiles[at++] = int32_t(row * tiles_x + x);
+    }
+  }
+  *found = at;
+}
+
+// A 3x3 convolution at the pixels of a mask N x H x W; bias and slope may be null.
+FFPLUG_EXPORT void masked_convolution(const scalar* x, const scalar* packed, const uint8_t* mask, const int32_t* tiles,
+                                      const scalar* bias, const scalar* slope, const scalar* outside, scalar* y,
+                                      index_t tile_count, index_t count, index_t height, index_t width,
+                                      index_t inputs, index_t outputs) {
+  const Shape s{count, height, width, inputs, outputs};
+  const Selection chosen{tiles, tile_count, mask, slope, outside};
+  fill_outside(y, s, chosen);
+  Convolution<3, 3>::run(x, packed, bias, nullptr, y, s, kNone, &chosen);
 }
