@@ -4,6 +4,7 @@ from ffplug.ops.attention import AttentionWeights, attention_weights
 from ffplug.ops.contract import Op, register_op, requested_backend, use_backend
 from ffplug.ops.convolution import WinogradConv2d, pack_convolution, winograd_conv2d
 from ffplug.ops.correlation import CorrLookup, CorrLookupOnDemand, corr_lookup, corr_lookup_on_demand, pool_levels
+from ffplug.ops.depthwise_convolution import AddGELU, DepthwiseConv2d, add_gelu, depthwise_conv2d
 from ffplug.ops.mesh import MeshRasterize, interpolate_attributes, mesh_rasterize
 from ffplug.ops.motion_vectors import (
     MotionVectorRasterize,
@@ -25,11 +26,13 @@ from ffplug.ops.warping import BackwardWarp, ForwardWarpFlow, backward_warp, for
 from ffplug.ops.window_attention import LocalWindowAttention, local_window_attention
 
 __all__ = [
+    "AddGELU",
     "AttentionWeights",
     "BackwardWarp",
     "ConvexUpsample",
     "CorrLookup",
     "CorrLookupOnDemand",
+    "DepthwiseConv2d",
     "ForwardWarpFlow",
     "InstanceNorm",
     "LocalWindowAttention",
@@ -40,12 +43,14 @@ __all__ = [
     "SplatSum",
     "WinogradConv2d",
     "active_pixels",
+    "add_gelu",
     "attention_weights",
     "backward_warp",
     "batched_row_product",
     "convex_upsample",
     "corr_lookup",
     "corr_lookup_on_demand",
+    "depthwise_conv2d",
     "forward_splat",
     "forward_warp_flow",
     "instance_norm",

@@ -301,13 +301,18 @@ def register_op(cls: type[Op]) -> type[Op]:
 
         def gradient(needs: Sequence[bool], grads: Sequence[Tensor], outputs: Sequence[Tensor], *values: Any) -> list:
             found = op._run("_backward", values, needs, grads, outputs)
-            result = []
+            result: list[Tensor] = []
+            taken = {tensor.untyped_storage().data_ptr() for tensor in (*grads, *outputs, *_tensors(values))}
             for name, need, grad in zip(cls.differentiable, needs, found, strict=True):
                 value = values[names.index(name)]
                 if not need:
                     result.append(grads[0].new_empty(0))
-                else:
-                    result.append(value.new_zeros(value.shape) if grad is None else grad.to(value.dtype).contiguous())
+                    continue
+                grad = value.new_zeros(value.shape) if grad is None else grad.to(value.dtype).contiguous()
+                # A custom op's results share no memory with each other or with what came in.
+                place = grad.untyped_storage().data_ptr()
+                result.append(grad.clone() if place in taken else grad)
+                taken.add(place)
             return result
 
         gradient_op = torch.library.custom_op(

@@ -71,6 +71,25 @@ inline vec vexp(vec x) {
 #endif
 }
 
+// The exact GELU, x * P(normal < x); float through erfc's expansion 7.1.26 of Abramowitz and Stegun (error below 2e-7 x).
+inline vec vgelu(vec x) {
+#if FFPLUG_SCALAR_BYTES == 8
+  for (index_t i = 0; i < kLanes; ++i) x[i] = x[i] * 0.5 * std::erfc(-x[i] * 0.70710678118654752440);
+  return x;
+#else
+  const vec zero = {};
+  const vec z = (x < zero ? -x : x) * scalar(0.70710678118654752440);
+  const vec t = scalar(1) / (scalar(1) + z * scalar(0.3275911));
+  vec p = broadcast(1.061405429f);
+  p = p * t - scalar(1.453152027);
+  p = p * t + scalar(1.421413741);
+  p = p * t - scalar(0.284496736);
+  p = p * t + scalar(0.254829592);
+  const vec tail = x * scalar(0.5) * (p * t) * vexp(-z * z);  // x times the probability beyond |x|
+  return x > zero ? x - tail : tail;
+#endif
+}
+
 // Sum of the lanes, by halves: the order does not depend on the number of threads.
 inline scalar reduce(vec value) {
   scalar lanes[kLanes];
