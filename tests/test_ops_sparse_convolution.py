@@ -59,6 +59,7 @@ class TestCloseTogether(OpConformance):
     cases = {
         "bias_outside": lambda make: _case(make, 1, 16, 17, 5, 6, slope="each", outside="bias"),
         "zero_outside": lambda make: _case(make, 2, 20, 33, 9, 11, bias=False),
+        "concatenated": lambda make: _case(make, 1, 18, 33, 6, 9, more=(5, 20, 1)),
         "several_blocks": lambda make: _case(make, 1, 37, 70, 22, 43, slope=None),
         "one_corner": lambda make: (
             make(1, 16, 9, 10),

@@ -80,8 +80,8 @@ class SparseConv2d(Op):
     """A 3×3 or 1×1 convolution of stride 1 at the pixels of a mask, bias and PReLU fused, channels last.
 
     With several inputs it is the convolution of their concatenation, which is never made. Inputs count as they are,
-    also outside the mask. The time is nearly proportional to the number of active pixels. In C++ a 3×3 convolution of
-    one input goes by Winograd's algorithm where active pixels lie close together, with its rounding error (see
+    also outside the mask. The time is nearly proportional to the number of active pixels. In C++ a 3×3 convolution
+    goes by Winograd's algorithm where active pixels lie close together, with its rounding error (see
     :class:`ffplug.ops.convolution.WinogradConv2d`).
 
     Args (of the call):
@@ -197,16 +197,16 @@ class SparseConv2d(Op):
         (outputs, inputs, side, _), (count, _, height, width) = weight.shape, x.shape
         (bias, slope), around = _per_output(x, weight, bias, slope, outside)
         size = (count, height, width)
-        if side == 3 and not more and min(inputs, outputs) >= _WINOGRAD_CHANNELS:
+        addresses = torch.tensor([item.data_ptr() for item in buffers])
+        channels = torch.tensor([item.shape[3] for item in buffers])
+        if side == 3 and min(inputs, outputs) >= _WINOGRAD_CHANNELS:
             tiles = _active_tiles(mask)
             if active.numel() > _WINOGRAD_SHARE * _WINOGRAD_TILE**2 * tiles.numel():
                 packed = pack_convolution(weight) if packed is None else packed[_direct_size(weight) :]
-                tensors = (buffers[0], packed, mask, tiles, bias, slope, around, y)
-                _winograd.call("masked_convolution", *tensors, tiles.numel(), *size, inputs, outputs)
+                tensors = (addresses, channels, packed, mask, tiles, bias, slope, around, y)
+                _winograd.call("masked_convolution", *tensors, len(buffers), tiles.numel(), *size, outputs)
                 return y
         packed = _pack_direct(weight) if packed is None else packed
-        addresses = torch.tensor([item.data_ptr() for item in buffers])
-        channels = torch.tensor([item.shape[3] for item in buffers])
         padding = (0, -outputs % vector_lanes(x.dtype))
         rows = [None if row is None else F.pad(row, padding) for row in (bias, slope)]
         tensors = (addresses, channels, active, packed, *rows, around, y)

@@ -92,6 +92,13 @@ constexpr index_t kRows = 6;            // tiles of a micro-kernel
 
 enum Activation { kNone, kRelu, kSigmoid, kTanh };
 
+// Maps N x H x W x channels[b] that are read as one, channels after channels.
+struct Inputs {
+  const scalar* const* maps;
+  const index_t* channels;
+  index_t count;
+};
+
 // The pixels of a mask, for a convolution that is wanted there only: its tiles in order, what stands elsewhere.
 struct Selection {
   const int32_t* tiles;
@@ -181,14 +188,14 @@ struct Convolution {
   }
 
   // One tile's input, at all points and for one group of channels, zero outside the map.
-  static void gather(const scalar* x, const Shape& s, index_t n, index_t top, index_t left, index_t start,
-                     index_t lanes, vec* values) {
+  static void gather(const scalar* x, index_t channels, const Shape& s, index_t n, index_t top, index_t left,
+                     index_t start, index_t lanes, vec* values) {
     vec from[kPoints], half[kPoints];
     for (int i = 0; i < Y::kIn; ++i)
       for (int j = 0; j < X::kIn; ++j) {
         const index_t row = top + i - kTapsY / 2, column = left + j - kTapsX / 2;
         const bool inside = row >= 0 && row < s.height && column >= 0 && column < s.width;
-        const scalar* at = x + ((n * s.height + row) * s.width + column) * s.inputs + start;
+        const scalar* at = x + ((n * s.height + row) * s.width + column) * channels + start;
         from[i * X::kIn + j] = !inside ? vec{} : lanes == kLanes ? load(at) : load_part(at, lanes);
       }
     for (int j = 0; j < X::kIn; ++j) input_transform<Y, X::kIn, X::kIn>(from + j, half + j);
@@ -219,7 +226,7 @@ struct Convolution {
       }
   }
 
-  static void run(const scalar* x, const scalar* packed, const scalar* bias, const scalar* addend, scalar* y,
+  static void run(const Inputs& x, const scalar* packed, const scalar* bias, const scalar* addend, scalar* y,
                   const Shape& s, index_t activation, const Selection* chosen = nullptr) {
     const index_t tiles_y = round_up(s.height, Y::kOut) / Y::kOut, tiles_x = round_up(s.width, X::kOut) / X::kOut;
     const index_t every = s.count * tiles_y * tiles_x, tiles = chosen ? chosen->count : every, panels = round_up(s.outputs, kBlock) / kBlock;
@@ -243,11 +250,18 @@ struct Convolution {
         for (index_t t = 0; t < size; ++t) {
           index_t n, top, left;
           corner(t, n, top, left);
-          for (index_t c = 0; c < s.inputs; c += kLanes) {
-            vec points[kPoints];
-            gather(x, s, n, top, left, c, std::min(kLanes, s.inputs - c), points);
-            for (int p = 0; p < kPoints; ++p) store(values.data() + (p * block + t) * depth + c, points[p]);
-          }
+          scalar* to = values.data() + t * depth;
+          for (index_t map = 0; map < x.count; to += x.channels[map++])
+            for (index_t c = 0; c < x.channels[map]; c += kLanes) {
+              vec points[kPoints];
+              const index_t lanes = std::min(kLanes, x.channels[map] - c);
+              gather(x.maps[map], x.channels[map], s, n, top, left, c, lanes, points);
+              // Whole vectors where they fit: what they write too much, the next channels overwrite.
+              if (to + c + kLanes <= values.data() + (t + 1) * depth)
+                for (int p = 0; p < kPoints; ++p) store(to + p * block * depth + c, points[p]);
+              else
+                for (int p = 0; p < kPoints; ++p) store_part(to + p * block * depth + c, points[p], lanes);
+            }
         }
         for (int p = 0; p < kPoints; ++p)
           for (index_t panel = 0; panel < panels; ++panel)
@@ -314,7 +328,8 @@ FFPLUG_EXPORT void convolution(const scalar* x, const scalar* packed, const scal
                                scalar* y, index_t count, index_t height, index_t width, index_t inputs,
                                index_t outputs, index_t taps_y, index_t taps_x, index_t activation) {
   const Shape s{count, height, width, inputs, outputs};
-  with_kernel(taps_y, taps_x, [&](auto kernel) { kernel.run(x, packed, bias, addend, y, s, activation); });
+  const Inputs all{&x, &inputs, 1};
+  with_kernel(taps_y, taps_x, [&](auto kernel) { kernel.run(all, packed, bias, addend, y, s, activation); });
 }
 
 // Tiles of 4 x 4 pixels that hold one of a mask's, in order -> their number.
@@ -338,13 +353,20 @@ FFPLUG_EXPORT void active_tiles(const uint8_t* mask, int32_t* tiles, int64_t* fo
   *found = at;
 }
 
-// A 3x3 convolution at the pixels of a mask N x H x W; bias and slope may be null.
-FFPLUG_EXPORT void masked_convolution(const scalar* x, const scalar* packed, const uint8_t* mask, const int32_t* tiles,
-                                      const scalar* bias, const scalar* slope, const scalar* outside, scalar* y,
+// A 3x3 convolution at the pixels of a mask N x H x W; addresses of maps N x H x W x channels[map], packed over all their
+// channels; bias and slope may be null.
+FFPLUG_EXPORT void masked_convolution(const int64_t* addresses, const int64_t* channels, const scalar* packed,
+                                      const uint8_t* mask, const int32_t* tiles, const scalar* bias,
+                                      const scalar* slope, const scalar* outside, scalar* y, index_t map_count,
                                       index_t tile_count, index_t count, index_t height, index_t width,
-                                      index_t inputs, index_t outputs) {
-  const Shape s{count, height, width, inputs, outputs};
+                                      index_t outputs) {
+  std::vector<const scalar*> maps(map_count);
+  Shape s{count, height, width, 0, outputs};
+  for (index_t map = 0; map < map_count; ++map) {
+    maps[map] = reinterpret_cast<const scalar*>(addresses[map]);
+    s.inputs += channels[map];
+  }
   const Selection chosen{tiles, tile_count, mask, slope, outside};
   fill_outside(y, s, chosen);
-  Convolution<3, 3>::run(x, packed, bias, nullptr, y, s, kNone, &chosen);
+  Convolution<3, 3>::run({maps.data(), channels, map_count}, packed, bias, nullptr, y, s, kNone, &chosen);
 }
