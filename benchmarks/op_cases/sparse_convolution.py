@@ -49,8 +49,36 @@ def _case(label: str, channels: int, height: int, width: int, active: float) -> 
     )
 
 
+def concatenated(x: torch.Tensor, weight: torch.Tensor, mask: torch.Tensor, bias: None, slope: torch.Tensor, *rest):
+    """The dense 1×1 layer over the concatenation of all layers' outputs."""
+    return F.prelu(F.conv2d(torch.cat((x, *rest[1]), dim=1), weight, bias), slope)
+
+
+def _fusion(label: str, channels: int, layers: int, outputs: int, height: int, width: int) -> BenchCase:
+    def make(make: Any) -> tuple:
+        maps = [make(1, height, width, channels).permute(0, 3, 1, 2) for _ in range(layers)]
+        weight, slope = make(outputs, layers * channels, 1, 1, scale=0.05), make.uniform(outputs)
+        mask = smooth_mask(make, height, width, 0.5)
+        prepared = (active_pixels(mask), pack_sparse_convolution(weight)) if make.device == "cpu" else (None, None)
+        return maps[0], weight, mask, make(outputs), slope, "bias", maps[1:], *prepared
+
+    pixels = height * width
+    return BenchCase(
+        op=sparse_conv2d,
+        label=label,
+        make=make,
+        bytes=4 * pixels * (channels * layers / 2 + outputs),
+        flops=2 * channels * layers * outputs * pixels / 2,
+        rival=("cat, conv2d", concatenated),
+    )
+
+
 CASES = [
     _case(f"{channels} ch {height}x{width}", channels, height, width, active)
     for channels, height, width in ((64, 256, 448), (100, 128, 224), (148, 64, 112), (220, 32, 56), (100, 360, 640))
     for active in (0.3, 0.5, 1.0)
+]
+CASES += [
+    _fusion("1x1 over 5 x 100 ch 128x224, 50% active", 100, 5, 100, 128, 224),
+    _fusion("1x1 over 6 x 220 ch 32x56, 50% active", 220, 6, 52, 32, 56),
 ]
