@@ -17,6 +17,7 @@ from ffplug.models.parts import (
     Update,
     Upsampler,
 )
+from ffplug.models.super_kernel import SKUpdate
 from ffplug.models.tiling import TiledFlowInference
 from ffplug.models.update import GMAUpdate, RAFTUpdate
 from ffplug.models.upsampling import BilinearUpsampler, ConvexUpsampler
@@ -37,6 +38,7 @@ __all__ = [
     "RAFTUpdate",
     "RecurrentFlowEstimator",
     "ResidualEncoder",
+    "SKUpdate",
     "SequenceLoss",
     "Step",
     "TiledFlowInference",

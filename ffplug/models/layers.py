@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.ops import instance_norm, pack_convolution, row_product, runs_onednn, winograd_conv2d
+from ffplug.ops import instance_norm, pack_convolution, product, row_product, runs_onednn, winograd_conv2d
 from ffplug.ops.build import BuildError
 from ffplug.ops.convolution import ACTIVATIONS, KERNELS
 
@@ -165,21 +165,19 @@ class PointwiseConv2d(nn.Conv2d):
         inputs: channels of the input.
         outputs: channels of the result.
         bias: add a learned bias.
-        relu: clamp the result at zero.
+        activation: ``none``, ``relu`` or ``gelu``.
     """
 
-    def __init__(self, inputs: int, outputs: int, bias: bool = True, relu: bool = False) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, activation: str = "none") -> None:
         super().__init__(inputs, outputs, 1, bias=bias)
-        self.relu = relu
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×H×W -> N×outputs×H×W."""
         if runs_onednn(x, self.weight):
-            activation = "relu" if self.relu else "none"
-            rows = row_product(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias, activation)
+            rows = row_product(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias, self.activation)
             return rows.permute(0, 3, 1, 2)
-        out = super().forward(x)
-        return torch.relu_(out) if self.relu else out
+        return product.ACTIVATIONS[self.activation](super().forward(x))
 
 
 def init_encoder(module: nn.Module) -> None:

@@ -30,7 +30,7 @@ class MotionEncoder(BaseModule):
         self, cost_channels: int, cost_widths: Sequence[int], flow_widths: Sequence[int], out_channels: int
     ) -> None:
         super().__init__()
-        self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0], relu=True)
+        self.cost_in = PointwiseConv2d(cost_channels, cost_widths[0], activation="relu")
         self.cost_out = Conv2d(*cost_widths, activation="relu") if len(cost_widths) == 2 else None
         self.flow_in = Conv2d(2, flow_widths[0], (7, 7), activation="relu")
         self.flow_out = Conv2d(*flow_widths, activation="relu")

@@ -41,7 +41,8 @@ class DepthwiseConv2d(Op):
         size = weight.shape[-1]
         if x.ndim != 4 or tuple(weight.shape) != (x.shape[1], 1, size, size) or size % 2 == 0:
             raise ValueError(
-                f"depthwise_conv2d: weight {tuple(weight.shape)} for x {tuple(x.shape)}: expected N×C×H×W and C×1×k×k, k odd"
+                f"depthwise_conv2d: weight {tuple(weight.shape)} for x {tuple(x.shape)}: "
+                "expected N×C×H×W and C×1×k×k, k odd"
             )
         if activation not in ("none", "gelu"):
             raise ValueError(f"depthwise_conv2d: activation {activation!r}: expected 'none' or 'gelu'")

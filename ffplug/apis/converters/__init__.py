@@ -2,8 +2,10 @@
 
 from ffplug.apis.converters.raft import attention_rules, encoder_rules, join_gates, update_rules
 from ffplug.apis.converters.rename import Converter, convert_state_dict, find_converter, strip_wrappers
+from ffplug.apis.converters.skflow import SKFLOW
 
 __all__ = [
+    "SKFLOW",
     "Converter",
     "attention_rules",
     "convert_state_dict",

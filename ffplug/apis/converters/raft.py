@@ -55,6 +55,15 @@ def attention_rules(source: str, target: str) -> list[tuple[str, str]]:
     ]
 
 
+def indexed(state: StateDict) -> StateDict:
+    """Turn the marks ``@K`` in keys, indices that count from one (or are empty), into indices from zero."""
+    counted: StateDict = {}
+    for key, value in state.items():
+        parts = [str(max(int(part[1:] or 1) - 1, 0)) if part.startswith("@") else part for part in key.split(".")]
+        counted[".".join(parts)] = value
+    return counted
+
+
 def join_gates(state: StateDict, decoder: str = "decoder.", inputs: int | None = None) -> StateDict:
     """Turn the three gate convolutions of RAFT's recurrent unit into the cell's, and count from zero.
 
@@ -62,14 +71,11 @@ def join_gates(state: StateDict, decoder: str = "decoder.", inputs: int | None =
     own for all three gates, and update and reset gate share one.
 
     Args:
-        state: renamed state dict, in which ``@K`` marks an index that counts from one (or is empty).
+        state: renamed state dict, with the marks of :func:`indexed`.
         decoder: prefix of the decoder.
         inputs: channels of the constant input, or None for those that the context has beyond the hidden state.
     """
-    counted: StateDict = {}
-    for key, value in state.items():
-        parts = [str(max(int(part[1:] or 1) - 1, 0)) if part.startswith("@") else part for part in key.split(".")]
-        counted[".".join(parts)] = value
+    counted = indexed(state)
     prefix = f"{decoder}update.gru."
     cells = sorted({key.removeprefix(prefix).split(".")[0] for key in counted if key.startswith(prefix)})
     for cell in cells:
