@@ -7,7 +7,7 @@ namespace {
 
 constexpr index_t kWide = FFPLUG_VECTOR_BYTES == 64 ? 4 : 2;  // most vectors of output channels in a block
 constexpr index_t kChunk = 96;                                // pixels that share a slab of weights in the cache
-constexpr index_t kSlab = 16 * 1024 / sizeof(scalar);         // elements of a slab
+constexpr index_t kSlab = 32 * 1024 / sizeof(scalar);         // elements of a slab
 
 // Pixels of a micro-kernel with so many vectors of output channels: their sums fill the registers.
 constexpr int pixels_for(int vectors) { return vectors == 4 ? 6 : vectors == 3 ? 8 : kWide == 2 && vectors == 2 ? 6 : 12; }
@@ -89,8 +89,14 @@ void convolve(const scalar* const* buffers, const index_t* channels, index_t buf
         rows[i] = chunk.inside[i] >> t & 1 ? buffers[b] + (chunk.pixels[i] + step) * channels[b] : zeros;
       for (index_t from = 0; from < channels[b]; from += kDepth) {
         const index_t depth = std::min(kDepth, channels[b] - from);
-        for (index_t g = 0; g < groups; ++g)
+        for (index_t g = 0; g < groups; ++g) {
+          // One tap reads every input once, from pixels too far apart for the processor to foresee.
+          if (s.taps == 1 && g + 1 < groups)
+            for (index_t p = 0; p < kPixels; ++p)
+              for (index_t c = 0; c < depth; c += 64 / sizeof(scalar))
+                __builtin_prefetch(rows[(g + 1) * kPixels + p] + c);
           multiply<kVectors, kPixels>(rows + g * kPixels, panel, depth, sums + g * kPixels * kVectors * kLanes);
+        }
         panel += depth * kVectors * kLanes;
         if (from + kDepth < channels[b])
           for (index_t i = 0; i < chunk.count; ++i)
