@@ -35,16 +35,12 @@ class SuperKernelBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, kernel_sizes: Sequence[int], ratio: float = 1.5) -> None:
         super().__init__()
         inner = int(ratio * inputs)
-        self.expand = nn.Sequential(
-            PointwiseConv2d(inputs, inner, activation="gelu"), PointwiseConv2d(inner, inputs)
-        )
+        self.expand = nn.Sequential(PointwiseConv2d(inputs, inner, activation="gelu"), PointwiseConv2d(inner, inputs))
         self.depthwise = nn.ModuleList(
             nn.Conv2d(inputs, inputs, size, padding=size // 2, groups=inputs) for size in kernel_sizes
         )
         self.pointwise = PointwiseConv2d(inputs, inputs)
-        self.project = nn.Sequential(
-            PointwiseConv2d(inputs, inner, activation="gelu"), PointwiseConv2d(inner, outputs)
-        )
+        self.project = nn.Sequential(PointwiseConv2d(inputs, inner, activation="gelu"), PointwiseConv2d(inner, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×h×w -> N×outputs×h×w."""

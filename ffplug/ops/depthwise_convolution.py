@@ -13,7 +13,7 @@ from ffplug.ops.native import NativeSource, vector_lanes
 
 _native = NativeSource(CSRC / "depthwise_convolution.cpp")
 _cuda = CudaSource(CSRC / "depthwise_convolution.cu")
-_RUN = 8  # outputs of a row that are worked on together, as in depthwise_convolution.cpp
+_RUN = 12  # outputs of a row that are worked on together, as in depthwise_convolution.cpp
 
 
 @register_op
@@ -64,9 +64,9 @@ class DepthwiseConv2d(Op):
         y, rows = self.fake(x), x.permute(0, 2, 3, 1).contiguous()
         count, height, width, channels = rows.shape
         size, lanes = weight.shape[-1], vector_lanes(x.dtype)
-        depth = -(-channels // lanes) * lanes
-        padded = x.new_empty(count, height + size - 1, width + size - 1 + _RUN, depth)
-        packed = x.new_empty(depth * size * size)
+        groups = -(-channels // lanes)
+        padded = x.new_empty(count, groups, height + size - 1, width + size - 1 + _RUN, lanes)
+        packed = x.new_empty(groups, size * size, lanes)
         bias = None if bias is None else bias.contiguous()
         shape = (*rows.shape, size, residual, activation == "gelu")
         _native.call("depthwise_convolution", rows, weight.contiguous(), bias, y, padded, packed, *shape)
