@@ -3,6 +3,7 @@
 #include <immintrin.h>
 #endif
 
+#include <array>
 #include <vector>
 
 #include "ffplug.h"
@@ -65,8 +66,10 @@ Splat set_up(const scalar* means, const scalar* conics, const scalar* opacities,
   const double reach = std::log(double(s.opacity) / alpha_min) + 1e-3;
   s.limit = scalar(reach * 1.001);
   const double rx = std::sqrt(2 * reach * c / det) * 1.001 + 0.01, ry = std::sqrt(2 * reach * a / det) * 1.001 + 0.01;
-  s.left = clamp_pixel(std::ceil(s.x - rx - 0.5), 0, width), s.right = clamp_pixel(std::floor(s.x + rx - 0.5), -1, width - 1);
-  s.top = clamp_pixel(std::ceil(s.y - ry - 0.5), 0, height), s.bottom = clamp_pixel(std::floor(s.y + ry - 0.5), -1, height - 1);
+  s.left = clamp_pixel(std::ceil(s.x - rx - 0.5), 0, width);
+  s.right = clamp_pixel(std::floor(s.x + rx - 0.5), -1, width - 1);
+  s.top = clamp_pixel(std::ceil(s.y - ry - 0.5), 0, height);
+  s.bottom = clamp_pixel(std::floor(s.y + ry - 0.5), -1, height - 1);
   if (s.top > s.bottom) s.right = s.left - 1;
   return s;
 }
@@ -75,18 +78,21 @@ Splat set_up(const scalar* means, const scalar* conics, const scalar* opacities,
 struct Lists {
   index_t columns, rows;
   std::vector<Splat> splats;
+  std::vector<std::array<int16_t, 2>> span;  // first and last row of tiles: every row of tiles goes through all of them
   std::vector<index_t> first;
   std::vector<int32_t> ranks;
 
   Lists(const scalar* means, const scalar* conics, const scalar* opacities, const int64_t* order, index_t number,
         index_t height, index_t width, double alpha_min)
-      : columns((width + kTile - 1) / kTile), rows((height + kTile - 1) / kTile), splats(number),
+      : columns((width + kTile - 1) / kTile), rows((height + kTile - 1) / kTile), splats(number), span(number),
         first(columns * rows + 1) {
 #pragma omp parallel
     {
 #pragma omp for
-      for (index_t i = 0; i < number; ++i)
-        splats[i] = set_up(means, conics, opacities, order[i], height, width, alpha_min);
+      for (index_t i = 0; i < number; ++i) {
+        const Splat& s = splats[i] = set_up(means, conics, opacities, order[i], height, width, alpha_min);
+        span[i] = {int16_t(s.left <= s.right ? s.top / kTile : 0), int16_t(s.left <= s.right ? s.bottom / kTile : -1)};
+      }
 #pragma omp for
       for (index_t row = 0; row < rows; ++row)
         each(row, [&](index_t tile, index_t) { ++first[tile + 1]; });
@@ -102,8 +108,8 @@ struct Lists {
   template <typename Visit>
   void each(index_t row, Visit visit) {
     for (index_t i = 0; i < index_t(splats.size()); ++i) {
+      if (span[i][0] > row || span[i][1] < row) continue;
       const Splat& s = splats[i];
-      if (s.left > s.right || s.top / kTile > row || s.bottom / kTile < row) continue;
       for (index_t column = s.left / kTile; column <= s.right / kTile; ++column) visit(row * columns + column, i);
     }
   }
@@ -136,7 +142,8 @@ struct Tile {
   bool pass(const Splat& s, const Rules& rules, Use use) {
     bool stopped = false;
     const index_t from = std::max<index_t>(s.top - y, 0), to = std::min<index_t>(s.bottom - y, height - 1);
-    const index_t left = std::max<index_t>(s.left - x, 0) / kLanes, right = std::min<index_t>(s.right - x, kTile - 1) / kLanes;
+    const index_t left = std::max<index_t>(s.left - x, 0) / kLanes;
+    const index_t right = std::min<index_t>(s.right - x, kTile - 1) / kLanes;
     for (index_t row = from; row <= to; ++row) {
       const scalar dy = scalar(y + row) + scalar(0.5) - s.y, own = s.c * dy * dy * scalar(0.5), cross = s.b * dy;
       for (index_t v = left; v <= right; ++v) {
@@ -305,7 +312,7 @@ FFPLUG_EXPORT void gaussian_composite_backward(const scalar* grad_image, const s
         for (index_t c = 0; c < channels; ++c) contrast[c] = features[s.id * channels + c] - background[c];
         std::fill(part.begin(), part.end(), vec{});
         bool added = false;
-        const bool open = tile.pass(s, rules, [&](index_t i, vec dx, scalar dy, vec alpha, vec raw, vec before, mask keep) {
+        const auto use = [&](index_t i, vec dx, scalar dy, vec alpha, vec raw, vec before, mask keep) {
           const vec weight = keep ? alpha * before : vec{};
           vec gain = outer_alpha[i];
           for (index_t c = 0; c < channels; ++c) {
@@ -325,7 +332,8 @@ FFPLUG_EXPORT void gaussian_composite_backward(const scalar* grad_image, const s
           part[4] += to_sigma * (dy * dy);
           part[5] += to_sigma;
           added = true;
-        });
+        };
+        const bool open = tile.pass(s, rules, use);
         if (added)
           for (index_t j = 0; j < stride; ++j) shares[k * stride + j] = reduce(part[j]);
         if (!open) break;
@@ -340,7 +348,8 @@ FFPLUG_EXPORT void gaussian_composite_backward(const scalar* grad_image, const s
         for (index_t row = s.top / kTile; row <= s.bottom / kTile; ++row)
           for (index_t column = s.left / kTile; column <= s.right / kTile; ++column) {
             const index_t tile = row * lists.columns + column;
-            const auto begin = lists.ranks.begin() + lists.first[tile], end = lists.ranks.begin() + lists.first[tile + 1];
+            const auto begin = lists.ranks.begin() + lists.first[tile];
+            const auto end = lists.ranks.begin() + lists.first[tile + 1];
             const index_t k = std::lower_bound(begin, end, int32_t(rank)) - lists.ranks.begin();
             for (index_t j = 0; j < stride; ++j) total[j] += shares[k * stride + j];
           }

@@ -35,8 +35,10 @@ FFPLUG_KERNEL gaussian_set_up(const scalar* means, const scalar* conics, const s
   const double reach = log(opacity / alpha_min) + 1e-3;
   record[6] = scalar(reach * 1.001);
   const double rx = sqrt(2 * reach * c / det) * 1.001 + 0.01, ry = sqrt(2 * reach * a / det) * 1.001 + 0.01;
-  const index_t left = clamp_pixel(ceil(x - rx - 0.5), 0, width), right = clamp_pixel(floor(x + rx - 0.5), -1, width - 1);
-  const index_t top = clamp_pixel(ceil(y - ry - 0.5), 0, height), bottom = clamp_pixel(floor(y + ry - 0.5), -1, height - 1);
+  const index_t left = clamp_pixel(ceil(x - rx - 0.5), 0, width);
+  const index_t right = clamp_pixel(floor(x + rx - 0.5), -1, width - 1);
+  const index_t top = clamp_pixel(ceil(y - ry - 0.5), 0, height);
+  const index_t bottom = clamp_pixel(floor(y + ry - 0.5), -1, height - 1);
   if (left > right || top > bottom) return;
   box[0] = int(left / kTile);
   box[1] = int(right / kTile);
@@ -89,7 +91,8 @@ __device__ inline bool pass(Pixel& p, const scalar* record, index_t x, index_t y
   if (!p.alive) return false;
   p.dx = scalar(x) + scalar(0.5) - record[0];
   p.dy = scalar(y) + scalar(0.5) - record[1];
-  const scalar sigma = p.dx * (p.dx * (record[2] * scalar(0.5)) + record[3] * p.dy) + record[4] * p.dy * p.dy * scalar(0.5);
+  const scalar along = p.dx * (p.dx * (record[2] * scalar(0.5)) + record[3] * p.dy);
+  const scalar sigma = along + record[4] * p.dy * p.dy * scalar(0.5);
   if (!(sigma <= record[6])) return false;
   p.raw = record[5] * exp(-sigma);
   p.alpha = p.raw < alpha_max ? p.raw : alpha_max;
