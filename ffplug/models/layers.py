@@ -158,6 +158,25 @@ class ConvNorm(nn.Module):
         return torch.relu_(y) if activation == "relu" else y
 
 
+class Linear(nn.Linear):
+    """A linear layer and the activation that follows it, through the fastest product at hand.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the result.
+        bias: add a learned bias.
+        activation: ``none``, ``relu`` or ``gelu``.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bias: bool = True, activation: str = "none") -> None:
+        super().__init__(inputs, outputs, bias=bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """...×inputs -> ...×outputs."""
+        return row_product(x, self.weight, self.bias, self.activation)
+
+
 class PointwiseConv2d(nn.Conv2d):
     """A 1×1 convolution, run as a product of channels-last rows where that is fastest.
 

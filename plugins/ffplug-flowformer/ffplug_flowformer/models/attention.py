@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffplug.models.layers import Linear
+
 ANGLE_STEP = 3.14 / 200
 """Angle per cell and band. The public weights were trained with this literal 3.14, not with pi."""
 
@@ -87,4 +89,4 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
 
 def perceptron(channels: int, hidden: int) -> nn.Sequential:
     """Two linear layers with an exact GELU between them: ``channels`` -> ``hidden`` -> ``channels``."""
-    return nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+    return nn.Sequential(Linear(channels, hidden), nn.GELU(), Linear(hidden, channels))

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffplug.models.layers import Linear
 from ffplug_flowformer.models.attention import attend, grid_embedding, padding_to, perceptron
 
 
@@ -27,8 +28,8 @@ class CostPatchEmbedding(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv2d(before, after, 6, stride=2, padding=2) for before, after in itertools.pairwise(widths)
         )
-        self.mix = nn.Linear(2 * channels, 2 * channels)
-        self.project = nn.Linear(2 * channels, 2 * channels)
+        self.mix = Linear(2 * channels, 2 * channels)
+        self.project = Linear(2 * channels, 2 * channels)
         self.norm = nn.LayerNorm(2 * channels)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -62,10 +63,10 @@ class LatentSummary(nn.Module):
         self.heads = heads
         self.latent = nn.Parameter(torch.randn(tokens, channels))
         self.norm1 = nn.LayerNorm(channels)
-        self.q = nn.Linear(channels, channels)
-        self.k = nn.Linear(input_channels, channels)
-        self.v = nn.Linear(input_channels, channels)
-        self.proj = nn.Linear(channels, channels)
+        self.q = Linear(channels, channels)
+        self.k = Linear(input_channels, channels)
+        self.v = Linear(input_channels, channels)
+        self.proj = Linear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.ffn = perceptron(channels, channels)
 

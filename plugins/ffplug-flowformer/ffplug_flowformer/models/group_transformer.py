@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffplug.models.layers import Linear
 from ffplug_flowformer.models.attention import attend, from_windows, grid_embedding, perceptron, to_windows
 
 
@@ -24,10 +25,10 @@ class PixelAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(channels)
-        self.q = nn.Linear(channels, channels)
-        self.k = nn.Linear(channels, channels)
-        self.v = nn.Linear(channels, channels)
-        self.proj = nn.Linear(channels, channels)
+        self.q = Linear(channels, channels)
+        self.k = Linear(channels, channels)
+        self.v = Linear(channels, channels)
+        self.proj = Linear(channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.ffn = perceptron(channels, channels)
 
@@ -53,9 +54,9 @@ class GridAttention(nn.Module):
         super().__init__()
         self.channels = channels
         self.heads = heads
-        self.context_proj = nn.Linear(context_channels, vertical_channels) if vertical_channels else None
-        self.q = nn.Linear(channels + vertical_channels, channels)
-        self.proj = nn.Linear(channels, channels)
+        self.context_proj = Linear(context_channels, vertical_channels) if vertical_channels else None
+        self.q = Linear(channels + vertical_channels, channels)
+        self.proj = Linear(channels, channels)
 
     def share(self, layer: nn.Linear, position: Tensor, context: Tensor | None) -> Tensor:
         """What position and context add to a layer that acts on [tokens, context] + position; it is the same for all K.
@@ -91,8 +92,8 @@ class WindowAttention(GridAttention):
     ) -> None:
         super().__init__(channels, context_channels, vertical_channels, heads)
         self.window = window
-        self.k = nn.Linear(channels + vertical_channels, channels)
-        self.v = nn.Linear(channels, channels)
+        self.k = Linear(channels + vertical_channels, channels)
+        self.v = Linear(channels, channels)
 
     def forward(self, tokens: Tensor, context: Tensor | None) -> Tensor:
         """Normalised tokens N×h×w×K×D and context N×h×w×(1 or K)×context_channels (or None) -> N×h×w×K×D."""
@@ -129,8 +130,8 @@ class ThinnedAttention(GridAttention):
             self.thin_key = nn.Conv2d(channels + vertical_channels, channels, stride, stride)
         self.thin_value = nn.Conv2d(channels, channels, stride, stride)
         self.norm = nn.LayerNorm(channels)
-        self.k = nn.Linear(channels, channels)
-        self.v = nn.Linear(channels, channels)
+        self.k = Linear(channels, channels)
+        self.v = Linear(channels, channels)
 
     def thin(self, tokens: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Keys and values before their linear layers, N×M×K×D each; M cells of the thinned grid.

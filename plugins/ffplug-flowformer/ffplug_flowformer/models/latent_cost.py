@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ffplug.errors import ConfigError
+from ffplug.models.layers import Linear
 from ffplug.models.parts import Cost, Encoded
-from ffplug.ops.correlation import corr_lookup
+from ffplug.ops import batched_row_product, corr_lookup
 from ffplug_flowformer.models.attention import at_least_float32, attend, perceptron, sine_embedding
 from ffplug_flowformer.models.cost_tokens import CostPatchEmbedding, LatentSummary
 from ffplug_flowformer.models.group_transformer import AlternateGroupLayer
@@ -53,12 +54,12 @@ class MemoryQuery(nn.Module):
         super().__init__()
         self.channels = channels
         self.heads = heads
-        self.embed = nn.Sequential(nn.Linear(samples, channels), nn.GELU(), nn.Linear(channels, channels))
+        self.embed = nn.Sequential(Linear(samples, channels), nn.GELU(), Linear(channels, channels))
         self.norm1 = nn.LayerNorm(channels)
-        self.q = nn.Linear(channels, channels)
-        self.k = nn.Linear(memory_channels, channels)
-        self.v = nn.Linear(memory_channels, channels)
-        self.proj = nn.Linear(2 * channels, channels)
+        self.q = Linear(channels, channels)
+        self.k = Linear(memory_channels, channels)
+        self.v = Linear(memory_channels, channels)
+        self.proj = Linear(2 * channels, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.ffn = perceptron(channels, channels)
 
@@ -141,7 +142,7 @@ class LatentCostMemory(Cost):
         samples = (2 * radius + 1) ** 2
         self.out_channels = query_channels + samples
 
-        self.channel_convertor = nn.Linear(feature_channels, feature_channels, bias=False)
+        self.channel_convertor = Linear(feature_channels, feature_channels, bias=False)
         self.patch_embed = CostPatchEmbedding(patch_channels, patch_size)
         self.summary = LatentSummary(tokens, channels, 2 * patch_channels, heads)
         self.layers = nn.ModuleList(
@@ -159,7 +160,7 @@ class LatentCostMemory(Cost):
         """Matching features N×C×h×w of both frames -> volume N×(h·w)×(h·w) in float32, without a scale."""
         first, second = (self.channel_convertor(f.flatten(2).transpose(1, 2)) for f in (feature1, feature2))
         with torch.autocast(feature1.device.type, enabled=False):
-            return first.float() @ second.float().transpose(1, 2)
+            return batched_row_product(first.float(), second.float())
 
     def encode(self, volume: Tensor, context: Tensor) -> Tensor:
         """Volume N×(h·w)×(h·w) and context N×C×h×w -> cost memory N×h×w×K×D."""
