@@ -28,7 +28,7 @@ def paired(
     import ptlflow
 
     torch.manual_seed(0)
-    theirs = ptlflow.get_model(theirs_name, **options).eval()
+    theirs = ptlflow.get_model_reference(theirs_name)(**options).eval()
     theirs.iters = iterations
     state = {key: value for key, value in theirs.state_dict().items() if key.split(".")[0] in parts}
     ours = ffplug.build_model(ours_name)
