@@ -87,6 +87,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
 
 
-def perceptron(channels: int, hidden: int) -> nn.Sequential:
-    """Two linear layers with an exact GELU between them: ``channels`` -> ``hidden`` -> ``channels``."""
-    return nn.Sequential(Linear(channels, hidden), nn.GELU(), Linear(hidden, channels))
+def perceptron(inputs: int, hidden: int, outputs: int | None = None) -> nn.Sequential:
+    """Two linear layers with an exact GELU between them: ``inputs`` -> ``hidden`` -> ``outputs`` (or ``inputs``)."""
+    # The first layer applies the GELU to its result while it is in the cache; the second keeps the index of old files.
+    return nn.Sequential(
+        Linear(inputs, hidden, activation="gelu"), nn.Identity(), Linear(hidden, inputs if outputs is None else outputs)
+    )

@@ -54,7 +54,7 @@ class MemoryQuery(nn.Module):
         super().__init__()
         self.channels = channels
         self.heads = heads
-        self.embed = nn.Sequential(Linear(samples, channels), nn.GELU(), Linear(channels, channels))
+        self.embed = perceptron(samples, channels, channels)
         self.norm1 = nn.LayerNorm(channels)
         self.q = Linear(channels, channels)
         self.k = Linear(memory_channels, channels)

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
+from timm.layers import Mlp
 from timm.models.twins import Twins
 from torch import Tensor, nn
 
 from ffplug.apis.checkpoints import read_state_dict
 from ffplug.errors import CheckpointError, ConfigError
-from ffplug.models.layers import scale_image
+from ffplug.models.layers import Linear, scale_image
 from ffplug.models.parts import FrameEncoder
 from ffplug_flowformer.registry import MODELS
 
 PATCH_SIZE = 4
+
+
+def use_fast_linears(network: nn.Module) -> None:
+    """Put :class:`~ffplug.models.layers.Linear` in place of a network's linear layers, with the same parameters.
+
+    A perceptron's GELU, of timm's ``Mlp``, becomes the activation of its first layer.
+    """
+    for module in list(network.modules()):
+        for name, layer in list(module.named_children()):
+            if type(layer) is nn.Linear:
+                with torch.device("meta"):  # no storage and no random numbers for parameters that are replaced at once
+                    fast = Linear(layer.in_features, layer.out_features, layer.bias is not None)
+                fast.weight, fast.bias = layer.weight, layer.bias
+                setattr(module, name, fast)
+        if isinstance(module, Mlp) and type(module.act) is nn.GELU:
+            module.fc1.activation = "gelu"
+            module.act = nn.Identity()
 
 
 @MODELS.register_module()
@@ -66,6 +85,7 @@ class TwinsFeatures(FrameEncoder):
             sr_ratios=tuple(thinning),
             wss=(window, window),
         )
+        use_fast_linears(self.backbone)
         self.backbone.norm = nn.Identity()  # ends the whole Twins; features leave before it
         self.embed_dims = tuple(embed_dims)
         self.weights = weights
