@@ -9,6 +9,7 @@ gradient. :func:`register_op` makes a ``torch.library`` custom op of it, with fa
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +21,6 @@ from torch import Tensor
 from ffplug.errors import ConfigError, did_you_mean
 from ffplug.ops import cuda, native
 from ffplug.ops.build import BuildError, logger
-from ffplug.registry import OPS
 
 CHOICES = ("auto", "torch", "cpp", "cuda", "triton")
 BACKENDS = CHOICES[2:]
@@ -284,7 +284,10 @@ def register_op(cls: type[Op]) -> type[Op]:
     The namespace in ``torch.library`` is the import package that defines the class.
     """
     cls._signature = inspect.Signature(list(inspect.signature(cls.reference).parameters.values())[1:])
-    OPS.register_module(name=cls.name, module=cls)
+    if importlib.util.find_spec("mmengine") is not None:  # the ops themselves need torch alone
+        from ffplug.registry import OPS
+
+        OPS.register_module(name=cls.name, module=cls)
     if cls.schema is None:
         return cls
     op, names = cls(), list(cls._signature.parameters)

@@ -18,14 +18,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pytest
 import torch
 from torch import Tensor
 
 from ffplug.ops import cuda, native
 from ffplug.ops.contract import Op, emulated_cuda, toolchain_problem, use_backend
+
+if TYPE_CHECKING:
+    import pytest
 
 Case = Callable[["Maker"], tuple[Any, ...]]
 
@@ -136,6 +138,8 @@ class OpConformance:
             metafunc.parametrize("backend", labels if every else fast)
         if "case" in metafunc.fixturenames:
             metafunc.parametrize("case", op_cls.cases.values(), ids=op_cls.cases.keys())
+        if "half" in metafunc.fixturenames:
+            metafunc.parametrize("half", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
         if "dtype" in metafunc.fixturenames:
             metafunc.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 
@@ -202,7 +206,6 @@ class OpConformance:
             values = self._with_grad(self.op.prepare(*self._small()(Maker(torch.float64, device))))
             assert torch.autograd.gradcheck(self.op, values, nondet_tol=1e-9)
 
-    @pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
     def test_half(self, backend: str, half: torch.dtype) -> None:
         """Half precision gives the reference's result on the same rounded arguments, and its type."""
         values = self.op.prepare(*self._small()(Maker(half)))
