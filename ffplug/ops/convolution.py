@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op
+from ffplug.ops.layout import pixel_rows
 from ffplug.ops.native import NativeSource, vector_lanes
 
 _native = NativeSource(CSRC / "convolution.cpp")
@@ -104,7 +105,7 @@ class WinogradConv2d(Op):
         """Blocks of tiles, each transformed, multiplied and transformed back while it lies in the cache."""
         y = self.fake(x, weight)
         packed = pack_convolution(weight) if packed is None else packed
-        rows, sums = (None if t is None else t.permute(0, 2, 3, 1).contiguous() for t in (x, addend))
+        rows, sums = (None if t is None else pixel_rows(t) for t in (x, addend))
         count, _, height, width = x.shape
         shape = (count, height, width, *weight.shape[1::-1], *weight.shape[2:])
         bias = None if bias is None else bias.contiguous()

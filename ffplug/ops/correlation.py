@@ -12,6 +12,7 @@ from torch import Tensor
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op
 from ffplug.ops.cuda import CudaSource
+from ffplug.ops.layout import pixel_rows
 from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "correlation.cpp")
@@ -100,11 +101,6 @@ def _pairs(sizes: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(sizes[::2], sizes[1::2], strict=True))
 
 
-def _rows(grad: Tensor) -> Tensor:
-    """N×C×h×w -> N×h×w×C; a view of channels-last gradients."""
-    return grad.permute(0, 2, 3, 1).contiguous()
-
-
 def _check(name: str, flow: Tensor, sizes: Sequence[int], radius: int, cells: int) -> None:
     if flow.ndim != 4 or flow.shape[1] != 2:
         raise ValueError(f"{name}: flow {tuple(flow.shape)}: expected N×2×h×w")
@@ -178,7 +174,7 @@ class CorrLookup(Op):
         """Every cell owns its row of the volume, so no two threads write to one place."""
         volume, sizes, flow, radius = args
         found = _empty_like_needed(needs, (volume, flow))
-        tensors = (_rows(grads[0]), volume.contiguous(), flow.contiguous(), torch.tensor(sizes), *found)
+        tensors = (pixel_rows(grads[0]), volume.contiguous(), flow.contiguous(), torch.tensor(sizes), *found)
         _native.call("corr_lookup_backward", *tensors, *_shape(flow), len(sizes) // 2, radius)
         return found
 
@@ -187,7 +183,7 @@ class CorrLookup(Op):
         out = _empty_map(flow, sizes, radius)
         tensors = (volume.contiguous(), flow.contiguous(), torch.tensor(sizes, device=flow.device), out)
         shape = _cuda_shape(flow, sizes, radius, volume.shape[-1])
-        _cuda.launch("corr_lookup", _blocks(out.numel()), _THREADS, *tensors, *shape)
+        _cuda.launch_threads("corr_lookup", out.numel(), *tensors, *shape)
         return out
 
     def cuda_backward(
@@ -195,16 +191,16 @@ class CorrLookup(Op):
     ) -> tuple[Tensor | None, Tensor | None]:
         """One thread an integer neighbour for the volume, one warp a cell for flow; no atomics."""
         volume, sizes, flow, radius = args
-        grad, flow, table = _rows(grads[0]), flow.contiguous(), torch.tensor(sizes, device=flow.device)
+        grad, flow, table = pixel_rows(grads[0]), flow.contiguous(), torch.tensor(sizes, device=flow.device)
         shape, jobs = _cuda_shape(flow, sizes, radius, volume.shape[-1]), flow.numel() // 2
         grad_volume = torch.zeros_like(volume, memory_format=torch.contiguous_format) if needs[0] else None
         grad_flow = flow.new_empty(flow.shape) if needs[1] else None
         if needs[0]:
-            blocks = _blocks(jobs * len(sizes) // 2 * (2 * radius + 2) ** 2)
-            _cuda.launch("corr_lookup_volume_backward", blocks, _THREADS, grad, flow, table, grad_volume, *shape)
+            threads = jobs * len(sizes) // 2 * (2 * radius + 2) ** 2
+            _cuda.launch_threads("corr_lookup_volume_backward", threads, grad, flow, table, grad_volume, *shape)
         if needs[1]:
             tensors = (grad, volume.contiguous(), flow, table, grad_flow)
-            _cuda.launch("corr_lookup_flow_backward", _blocks(jobs * 32), _THREADS, *tensors, *shape)
+            _cuda.launch_threads("corr_lookup_flow_backward", jobs * 32, *tensors, *shape)
         return grad_volume, grad_flow
 
 
@@ -291,7 +287,7 @@ class CorrLookupOnDemand(Op):
         found = _empty_like_needed(needs, (query, table, flow))
         levels = len(sizes) // 2
         scratch = query.new_empty(*query.shape[:2], levels, (2 * radius + 2) ** 2)
-        tensors = (_rows(grads[0]), query.contiguous(), table.contiguous(), flow.contiguous(), torch.tensor(sizes))
+        tensors = (pixel_rows(grads[0]), query.contiguous(), table.contiguous(), flow.contiguous(), torch.tensor(sizes))
         shape = (*_shape(flow), query.shape[-1], levels, radius)
         _native.call("corr_lookup_on_demand_backward", *tensors, *found, scratch, *shape)
         return found
@@ -310,7 +306,7 @@ class CorrLookupOnDemand(Op):
     ) -> tuple[Tensor | None, ...]:
         """One warp a cell; the table's gradient is summed by atomics."""
         query, table, sizes, flow, radius = args
-        grad, query, table, flow = _rows(grads[0]), query.contiguous(), table.contiguous(), flow.contiguous()
+        grad, query, table, flow = pixel_rows(grads[0]), query.contiguous(), table.contiguous(), flow.contiguous()
         levels = torch.tensor(sizes, device=flow.device)
         shape = _cuda_shape(flow, sizes, radius, table.shape[1], query.shape[-1])
         grad_query = torch.empty_like(query) if needs[0] else None
@@ -319,7 +315,7 @@ class CorrLookupOnDemand(Op):
         cells = flow.numel() // 2
         if needs[0] or needs[1]:
             tensors = (grad, query, table, flow, levels, grad_query, grad_table)
-            _cuda.launch("corr_lookup_on_demand_backward", _blocks(cells * 32), _THREADS, *tensors, *shape)
+            _cuda.launch_threads("corr_lookup_on_demand_backward", cells * 32, *tensors, *shape)
         if needs[2]:
             tensors = (grad, query, table, flow, levels, grad_flow)
             _cuda.launch("corr_lookup_on_demand_flow_backward", cells, 32, *tensors, *shape[1:])
@@ -327,7 +323,6 @@ class CorrLookupOnDemand(Op):
 
 
 _CHUNK = 1024  # cells of frame 1 that the reference works on at a time
-_THREADS = 256
 
 
 def _flat(sizes: Sizes | Sequence[int]) -> list[int]:
@@ -341,10 +336,6 @@ def _shape(flow: Tensor) -> tuple[int, int, int]:
 def _cuda_shape(flow: Tensor, sizes: Sequence[int], radius: int, cells: int, channels: int | None = None) -> tuple:
     count, height, width = _shape(flow)
     return count, height * width, width, *(() if channels is None else (channels,)), len(sizes) // 2, radius, cells
-
-
-def _blocks(threads: int) -> int:
-    return -(-threads // _THREADS)
 
 
 def _empty_like_needed(needs: Sequence[bool], tensors: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -18,6 +18,7 @@ from ffplug.ops.build import CSRC, BuildError, cached, source_text
 
 SCALARS = {torch.float32: "float", torch.float64: "double"}
 ARCHITECTURES = ("sm_80", "sm_90")  # what CI compiles for
+THREADS = 256  # of a block, where a kernel numbers its threads throughout the grid
 
 SOURCES: list[CudaSource] = []
 """Every source of the modules that are loaded."""
@@ -174,3 +175,7 @@ class CudaSource:
                 driver.cuLaunchKernel(function, *shape[0], *shape[1], 0, stream, (values, types), 0),
                 f"launch of {name}",
             )
+
+    def launch_threads(self, name: str, threads: int, *args: Any, dtype: torch.dtype | None = None) -> None:
+        """Launch a kernel with so many threads, or a few more, numbered throughout the grid; else as :meth:`launch`."""
+        self.launch(name, -(-threads // THREADS), THREADS, *args, dtype=dtype)

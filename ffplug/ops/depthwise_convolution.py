@@ -9,6 +9,7 @@ from torch import Tensor
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op
 from ffplug.ops.cuda import CudaSource
+from ffplug.ops.layout import pixel_rows
 from ffplug.ops.native import NativeSource, vector_lanes
 
 _native = NativeSource(CSRC / "depthwise_convolution.cpp")
@@ -61,7 +62,7 @@ class DepthwiseConv2d(Op):
 
     def cpp(self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, activation: str) -> Tensor:
         """A run of outputs at a time, its sums in registers."""
-        y, rows = self.fake(x), x.permute(0, 2, 3, 1).contiguous()
+        y, rows = self.fake(x), pixel_rows(x)
         count, height, width, channels = rows.shape
         size, lanes = weight.shape[-1], vector_lanes(x.dtype)
         groups = -(-channels // lanes)
@@ -74,11 +75,11 @@ class DepthwiseConv2d(Op):
 
     def cuda(self, x: Tensor, weight: Tensor, bias: Tensor | None, residual: bool, activation: str) -> Tensor:
         """One thread an output."""
-        y, rows = self.fake(x), x.permute(0, 2, 3, 1).contiguous()
+        y, rows = self.fake(x), pixel_rows(x)
         bias = None if bias is None else bias.contiguous()
         shape = (*rows.shape, weight.shape[-1], residual, activation == "gelu")
         tensors = (rows, weight.contiguous(), bias, y)
-        _cuda.launch("depthwise_convolution", -(-y.numel() // 256), 256, *tensors, *shape)
+        _cuda.launch_threads("depthwise_convolution", y.numel(), *tensors, *shape)
         return y
 
 
@@ -120,7 +121,7 @@ class AddGELU(Op):
         """One thread an element."""
         a, b = self._dense(a, a), self._dense(b, a)
         y = self.fake(a, b)
-        _cuda.launch("add_gelu", -(-y.numel() // 256), 256, a, b, y, y.numel())
+        _cuda.launch_threads("add_gelu", y.numel(), a, b, y, y.numel())
         return y
 
     @staticmethod

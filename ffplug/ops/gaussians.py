@@ -15,7 +15,6 @@ from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "gaussians.cpp")
 _cuda = CudaSource(CSRC / "gaussians.cu")
-_THREADS = 256
 _TILE = 16
 _CHANNELS = 8  # that a block of the CUDA kernel takes
 _CHUNK = 1 << 21  # pairs of Gaussian and pixel that the reference holds at a time
@@ -147,7 +146,7 @@ class GaussianComposite(Op):
         grid, lists = _lists(means, conics, opacities, depths, height, width, rules[1])
         grid = (*grid, max(1, -(-features.shape[1] // _CHANNELS)))
         tensors = (*lists, features.contiguous(), background.contiguous(), *results)
-        _cuda.launch("gaussian_composite", grid, _THREADS, *tensors, features.shape[1], height, width, *rules)
+        _cuda.launch("gaussian_composite", grid, _TILE * _TILE, *tensors, features.shape[1], height, width, *rules)
         return results
 
     def cuda_backward(self, needs: Sequence[bool], grads: Sequence[Tensor], outputs: Sequence[Tensor], *args) -> tuple:
@@ -158,7 +157,7 @@ class GaussianComposite(Op):
         tensors = (*grads[:2], *lists, features, background, *outputs[:2])
         tensors = (t.contiguous() for t in tensors)
         kernel, sizes = "gaussian_composite_backward", (features.shape[1], height, width)
-        _cuda.launch(kernel, grid, _THREADS, *tensors, *found, *sizes, *rules)
+        _cuda.launch(kernel, grid, _TILE * _TILE, *tensors, *found, *sizes, *rules)
         return *found, _grad_background(needs, grads, outputs)
 
 
@@ -251,7 +250,7 @@ class GaussianRayFlow(Op):
         means, conics, opacities, depths, rays, height, width, *rules = args
         flow = self.fake(*args)
         grid, lists = _lists(means, conics, opacities, depths, height, width, rules[1])
-        _cuda.launch("gaussian_ray_flow", grid, _THREADS, *lists, rays.contiguous(), flow, height, width, *rules)
+        _cuda.launch("gaussian_ray_flow", grid, _TILE * _TILE, *lists, rays.contiguous(), flow, height, width, *rules)
         return flow
 
 
@@ -323,15 +322,15 @@ def _weights(means, conics, opacities, order, height, width, alpha_max, alpha_mi
 def _lists(means, conics, opacities, depths, height, width, alpha_min) -> tuple[tuple[int, int], tuple[Tensor, ...]]:
     """The grid of tiles, and for CUDA's kernels: records in depth order, order, ranks tile by tile, their ends."""
     number, columns, rows = len(means), -(-width // _TILE), -(-height // _TILE)
-    order, blocks = _order(depths), -(-len(means) // _THREADS)
+    order = _order(depths)
     records = means.new_empty(number, 7)
     boxes, counts = order.new_empty(number, 4, dtype=torch.int32), order.new_empty(number)
     tensors = (means.contiguous(), conics.contiguous(), opacities.contiguous(), order, records, boxes, counts)
-    _cuda.launch("gaussian_set_up", blocks, _THREADS, *tensors, number, height, width, alpha_min)
+    _cuda.launch_threads("gaussian_set_up", len(means), *tensors, number, height, width, alpha_min)
     ends = counts.cumsum(0)
     pairs = int(ends[-1]) if number else 0
     tiles, ranks = (order.new_empty(pairs, dtype=torch.int32) for _ in range(2))
-    _cuda.launch("gaussian_emit", blocks, _THREADS, boxes, ends, tiles, ranks, number, columns, dtype=means.dtype)
+    _cuda.launch_threads("gaussian_emit", len(means), boxes, ends, tiles, ranks, number, columns, dtype=means.dtype)
     tiles, permutation = tiles.sort(stable=True)
     borders = torch.arange(columns * rows + 1, device=means.device, dtype=torch.int32)
     return (columns, rows), (records, order, ranks[permutation], torch.searchsorted(tiles, borders))

@@ -14,7 +14,6 @@ from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "mesh.cpp")
 _cuda = CudaSource(CSRC / "mesh.cu")
-_THREADS = 256
 _TILE = 16
 _CHUNK = 1 << 22  # pairs of triangle and pixel that the reference holds at a time
 
@@ -128,10 +127,10 @@ class MeshRasterize(Op):
         boxes = self._set_up(vertices, faces, height, width, near)[1]
         shares = vertices.new_empty(count, number * 3, 3, dtype=torch.float64)
         tensors = (grads[0].contiguous(), grads[1].contiguous(), vertices.contiguous(), faces.contiguous(), boxes)
-        blocks = -(-count * number * 32 // _THREADS)
+        threads = count * number * 32
         sizes = (count, points, number, height, width)
         kernel = "mesh_rasterize_backward"
-        _cuda.launch(kernel, blocks, _THREADS, *tensors, outputs[2], shares, *sizes, dtype=vertices.dtype)
+        _cuda.launch_threads(kernel, threads, *tensors, outputs[2], shares, *sizes, dtype=vertices.dtype)
         grad = shares.new_zeros(count, points, 3).index_add(1, faces.flatten(), shares)
         return (grad.to(vertices.dtype),)
 
@@ -141,7 +140,7 @@ class MeshRasterize(Op):
         boxes = faces.new_empty(count, number, 4)
         tensors = (vertices.contiguous(), faces.contiguous(), records, boxes)
         sizes = (*vertices.shape[:2], number, height, width, near)
-        _cuda.launch("mesh_set_up", -(-count * number // _THREADS), _THREADS, *tensors, *sizes, dtype=vertices.dtype)
+        _cuda.launch_threads("mesh_set_up", count * number, *tensors, *sizes, dtype=vertices.dtype)
         return records, boxes
 
 

@@ -16,7 +16,6 @@ from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "motion_vectors.cpp")
 _cuda = CudaSource(CSRC / "motion_vectors.cu")
-_THREADS = 256
 
 COLUMNS = ("frame", "source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")
 """Columns of a motion-vector table, named as FFmpeg's ``AVMotionVector`` names them."""
@@ -142,10 +141,8 @@ class MotionVectorRasterize(Op):
         flow, valid, distance, size = results = self.fake(table, frames, height, width, distances, cell)
         owner, present = table.new_full(valid.shape, -1, dtype=torch.int32), table.new_zeros(frames * 2)
         table, shape = table.contiguous(), (frames, *valid.shape[2:], cell)
-        _cuda.launch(
-            "claim_cells", _blocks(len(table)), _THREADS, table, owner, present, len(table), *shape, dtype=torch.float32
-        )
-        _cuda.launch("fill_cells", _blocks(valid.numel()), _THREADS, table, owner, flow, valid, size, *shape)
+        _cuda.launch_threads("claim_cells", len(table), table, owner, present, len(table), *shape, dtype=torch.float32)
+        _cuda.launch_threads("fill_cells", valid.numel(), table, owner, flow, valid, size, *shape)
         distance.copy_(torch.where(present.view(frames, 2) > 0, distances, 0))
         return results
 
@@ -220,10 +217,6 @@ def _check(table: Tensor, frames: int, cell: int) -> None:
         f"motion_vector_rasterize: row {row} of the table ({values}): expected frame in 0..{frames - 1}, source not 0, "
         f"w and h positive multiples of the cell ({cell}), motion_scale above 0"
     )
-
-
-def _blocks(threads: int) -> int:
-    return -(-threads // _THREADS)
 
 
 motion_vector_rasterize = MotionVectorRasterize()

@@ -11,6 +11,7 @@ from torch import Tensor
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op
 from ffplug.ops.cuda import CudaSource
+from ffplug.ops.layout import pixel_rows
 from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "normalization.cpp")
@@ -62,7 +63,7 @@ class InstanceNorm(Op):
 
     def cpp(self, x: Tensor, eps: float, relu: bool) -> Tensor:
         """Moments in one pass over memory, the result in a second."""
-        rows, y = _rows(x), self.fake(x, eps, relu)
+        rows, y = pixel_rows(x), self.fake(x, eps, relu)
         moments, _ = self._moments(rows, eps)
         _native.call("instance_norm", rows, moments, y, *_shape(x), relu)
         return y
@@ -72,16 +73,16 @@ class InstanceNorm(Op):
     ) -> tuple[Tensor]:
         """The moments are computed again, which is cheaper than keeping the normalised map."""
         x, eps, relu = args
-        rows, grad_x = _rows(x), torch.empty_like(x, memory_format=torch.channels_last)
+        rows, grad_x = pixel_rows(x), torch.empty_like(x, memory_format=torch.channels_last)
         moments, parts = self._moments(rows, eps)
-        _native.call("instance_norm_backward", _rows(grads[0]), rows, moments, grad_x, parts, *_shape(x), relu)
+        _native.call("instance_norm_backward", pixel_rows(grads[0]), rows, moments, grad_x, parts, *_shape(x), relu)
         return (grad_x,)
 
     def cuda(self, x: Tensor, eps: float, relu: bool) -> Tensor:
         """Moments by a block for 32 channels, the result by a thread an element."""
-        rows, y = _rows(x), self.fake(x, eps, relu)
+        rows, y = pixel_rows(x), self.fake(x, eps, relu)
         moments = self._cuda_moments(rows, eps)
-        _cuda.launch("instance_norm", -(-x.numel() // 256), 256, rows, moments, y, *_shape(x), relu)
+        _cuda.launch_threads("instance_norm", x.numel(), rows, moments, y, *_shape(x), relu)
         return y
 
     def cuda_backward(
@@ -89,9 +90,9 @@ class InstanceNorm(Op):
     ) -> tuple[Tensor]:
         """One kernel: both means, then the gradient."""
         x, eps, relu = args
-        rows, grad_x = _rows(x), torch.empty_like(x, memory_format=torch.channels_last)
+        rows, grad_x = pixel_rows(x), torch.empty_like(x, memory_format=torch.channels_last)
         moments, (count, pixels, channels) = self._cuda_moments(rows, eps), _shape(x)
-        tensors = (_rows(grads[0]), rows, moments, grad_x)
+        tensors = (pixel_rows(grads[0]), rows, moments, grad_x)
         _cuda.launch("instance_norm_backward", (-(-channels // 32), count), (32, 8), *tensors, pixels, channels, relu)
         return (grad_x,)
 
@@ -101,11 +102,6 @@ class InstanceNorm(Op):
         grid = (-(-channels // 32), count)
         _cuda.launch("instance_norm_moments", grid, (32, 8), rows, moments, height * width, channels, eps)
         return moments
-
-
-def _rows(x: Tensor) -> Tensor:
-    """N×C×H×W -> N×H×W×C; a view of a channels-last map."""
-    return x.permute(0, 2, 3, 1).contiguous()
 
 
 def _shape(x: Tensor) -> tuple[int, int, int]:

@@ -15,6 +15,7 @@ from ffplug.ops.contract import Op, register_op, requested_backend
 from ffplug.ops.convolution import _native as _winograd
 from ffplug.ops.convolution import pack_convolution
 from ffplug.ops.cuda import CudaSource
+from ffplug.ops.layout import pixel_rows
 from ffplug.ops.native import NativeSource, problem, vector_lanes
 
 _native = NativeSource(CSRC / "sparse_convolution.cpp")
@@ -193,7 +194,7 @@ class SparseConv2d(Op):
         """
         y, mask = self.fake(x, weight), mask.contiguous()
         active = active_pixels(mask) if active is None else active
-        buffers = [item.permute(0, 2, 3, 1).contiguous() for item in (x, *more)]
+        buffers = [pixel_rows(item) for item in (x, *more)]
         (outputs, inputs, side, _), (count, _, height, width) = weight.shape, x.shape
         (bias, slope), around = _per_output(x, weight, bias, slope, outside)
         size = (count, height, width)
@@ -282,7 +283,7 @@ def _buffers(x: Tensor, more: Sequence[Tensor]) -> list[Tensor]:
     inputs = [x, *more]
     if len(inputs) > _BUFFERS:
         inputs = [*inputs[: _BUFFERS - 1], torch.cat(inputs[_BUFFERS - 1 :], dim=1)]
-    return [item.permute(0, 2, 3, 1).contiguous() for item in inputs]
+    return [pixel_rows(item) for item in inputs]
 
 
 def _taps_first(weight: Tensor) -> Tensor:

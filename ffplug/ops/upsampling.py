@@ -11,11 +11,11 @@ from torch import Tensor
 from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op
 from ffplug.ops.cuda import CudaSource
+from ffplug.ops.layout import pixel_rows
 from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "upsampling.cpp")
 _cuda = CudaSource(CSRC / "upsampling.cu")
-_THREADS = 256
 
 
 @register_op
@@ -63,7 +63,7 @@ class ConvexUpsample(Op):
     def cpp(self, flow: Tensor, logits: Tensor, factor: int) -> Tensor:
         """One pass over the cells."""
         fine = self.fake(flow, logits, factor)
-        _native.call("convex_upsample", flow.contiguous(), _rows(logits), fine, *_shape(flow), factor)
+        _native.call("convex_upsample", flow.contiguous(), pixel_rows(logits), fine, *_shape(flow), factor)
         return fine
 
     def cpp_backward(
@@ -71,7 +71,7 @@ class ConvexUpsample(Op):
     ) -> tuple[Tensor, Tensor]:
         """Both gradients in one pass, the softmax computed again."""
         flow, logits, factor = args
-        grad_flow, grad_rows = flow.new_empty(flow.shape), torch.empty_like(rows := _rows(logits))
+        grad_flow, grad_rows = flow.new_empty(flow.shape), torch.empty_like(rows := pixel_rows(logits))
         scratch = rows.new_empty(*rows.shape[:3], 9, 2)
         tensors = (grads[0].contiguous(), flow.contiguous(), rows, grad_flow, grad_rows, scratch)
         _native.call("convex_upsample_backward", *tensors, *_shape(flow), factor)
@@ -80,8 +80,8 @@ class ConvexUpsample(Op):
     def cuda(self, flow: Tensor, logits: Tensor, factor: int) -> Tensor:
         """One thread a fine pixel."""
         fine = self.fake(flow, logits, factor)
-        tensors = (flow.contiguous(), _rows(logits), fine)
-        _cuda.launch("convex_upsample", _blocks(fine.numel() // 2), _THREADS, *tensors, *_shape(flow), factor)
+        tensors = (flow.contiguous(), pixel_rows(logits), fine)
+        _cuda.launch_threads("convex_upsample", fine.numel() // 2, *tensors, *_shape(flow), factor)
         return fine
 
     def cuda_backward(
@@ -89,32 +89,23 @@ class ConvexUpsample(Op):
     ) -> tuple[Tensor | None, Tensor | None]:
         """The gradient of the logits by a thread each, that of flow by a warp a cell; no atomics."""
         flow, logits, factor = args
-        grad, rows = grads[0].contiguous(), _rows(logits)
+        grad, rows = grads[0].contiguous(), pixel_rows(logits)
         shape, cells = _shape(flow), flow.numel() // 2
         grad_flow = grad_rows = None
         if needs[0]:
             grad_flow = flow.new_empty(flow.shape)
             kernel = "convex_upsample_flow_backward"
-            _cuda.launch(kernel, _blocks(cells * 32), _THREADS, grad, rows, grad_flow, *shape, factor)
+            _cuda.launch_threads(kernel, cells * 32, grad, rows, grad_flow, *shape, factor)
         if needs[1]:
             grad_rows = torch.empty_like(rows)
             kernel, threads = "convex_upsample_logits_backward", cells * factor * factor
-            _cuda.launch(kernel, _blocks(threads), _THREADS, grad, flow.contiguous(), rows, grad_rows, *shape, factor)
+            _cuda.launch_threads(kernel, threads, grad, flow.contiguous(), rows, grad_rows, *shape, factor)
             grad_rows = grad_rows.permute(0, 3, 1, 2)
         return grad_flow, grad_rows
 
 
-def _rows(logits: Tensor) -> Tensor:
-    """N×C×h×w -> N×h×w×C; a view of channels-last logits."""
-    return logits.permute(0, 2, 3, 1).contiguous()
-
-
 def _shape(flow: Tensor) -> tuple[int, int, int]:
     return flow.shape[0], flow.shape[2], flow.shape[3]
-
-
-def _blocks(threads: int) -> int:
-    return -(-threads // _THREADS)
 
 
 convex_upsample = ConvexUpsample()

@@ -14,7 +14,6 @@ from ffplug.ops.native import NativeSource
 
 _native = NativeSource(CSRC / "warping.cpp")
 _cuda = CudaSource(CSRC / "warping.cu")
-_THREADS = 256
 _PADDINGS = ("zeros", "border")
 
 
@@ -159,8 +158,7 @@ class ForwardWarpFlow(Op):
         left = torch.where(held, place, -1).cummax(dim=2).values
         right = torch.where(held, place, columns).flip(2).cummin(dim=2).values.flip(2)
         tensors = (flow, warped, cell, start, left.contiguous(), right.contiguous())
-        blocks = -(-count * height * width // _THREADS)
-        _cuda.launch("forward_warp_flow", blocks, _THREADS, *tensors, count, height, width)
+        _cuda.launch_threads("forward_warp_flow", count * height * width, *tensors, count, height, width)
         return warped
 
 
@@ -231,7 +229,7 @@ def launch(name: str, *args) -> None:
     """Launch a bilinear kernel with the threads it needs; the arguments end with sizes, border and last."""
     count, channels, height, width, _, last = args[-6:]
     per_pixel = (32 if last else 1) if name == "bilinear_slope" else -(-channels // 4)
-    _cuda.launch(name, -(-count * height * width * per_pixel // _THREADS), _THREADS, *args)
+    _cuda.launch_threads(name, count * height * width * per_pixel, *args)
 
 
 def native_call(name: str, *args) -> None:
