@@ -34,6 +34,7 @@ MANIFEST = "ffplug.toml"
 KINDS = {
     "models": "MODELS",
     "datasets": "DATASETS",
+    "layouts": "LAYOUTS",
     "samplers": "DATA_SAMPLERS",
     "transforms": "TRANSFORMS",
     "metrics": "METRICS",
@@ -44,6 +45,7 @@ KINDS = {
     "preparers": "PREPARERS",
     "ops": "OPS",
     "converters": "CONVERTERS",
+    "migrations": "MIGRATIONS",
 }
 """Kinds of component that a manifest may list, and the registry of ``PACKAGE.registry`` that holds each."""
 
@@ -198,6 +200,22 @@ def _in_range(version: int, specifier: str) -> bool:
     return True
 
 
+def find(name: str) -> Plugin:
+    """Return the plugin of this distribution, package or short name (``ffplug-samflow``, ``ffplug_samflow``, ``samflow``).
+
+    Raises:
+        PluginError: there is none; the message lists near names.
+    """
+    found = {
+        key: plugin
+        for plugin in discover()
+        for key in (plugin.name, plugin.package, plugin.name.removeprefix("ffplug-"))
+    }
+    if name not in found:
+        raise PluginError(f"no plugin {name!r}{did_you_mean(name, found)}; `ffplug list` shows the installed ones")
+    return found[name]
+
+
 def load(plugin: Plugin) -> None:
     """Import everything that a plugin registers.
 
@@ -239,6 +257,15 @@ def list_models(pattern: str = "*") -> list[str]:
     """Names of the models of all installed plugins that match a shell pattern (``'*sam*'``), sorted."""
     names = {name for plugin in plugins() for name in plugin.models}
     return sorted(name for name in names if fnmatch.fnmatch(name, pattern.replace("-", "_")))
+
+
+def component_owners(kind: str) -> dict[str, str]:
+    """The package that provides each component of a kind (see :data:`KINDS`), by name, the core's first."""
+    owners: dict[str, str] = {}
+    for plugin in plugins():
+        for name in plugin.components.get(kind, ()):
+            owners.setdefault(name, plugin.package)
+    return owners
 
 
 def find_config(name: str) -> Path | None:

@@ -33,5 +33,11 @@ OPS = Registry("op", scope="ffplug", locations=["ffplug.ops"])
 CONVERTERS = Registry("converter", scope="ffplug", locations=["ffplug.apis.converters"])
 """Functions that rename the state dict of a public implementation, by the name of its source."""
 
+MIGRATIONS = Registry("migration", scope="ffplug", locations=["ffplug.apis.migration"])
+"""Functions that translate a config file of another system (see :mod:`ffplug.apis.migration`), by its name."""
+
+LAYOUTS = Registry("layout", scope="ffplug", locations=["ffplug.datasets.public_layouts"])
+"""How data sets lie on disk (see :class:`ffplug.datasets.layouts.Layout`), by the name that the command line takes."""
+
 PREPARERS = Registry("preparer", scope="ffplug", locations=["ffplug.datasets.procedural"])
 """Callables of a config that put data in place before anything is built (config key ``prepare_data``)."""

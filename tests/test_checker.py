@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from ffplug.datasets import write_flow, write_image
-from ffplug.datasets.checker import PARTS, check_dataset
+from ffplug.datasets.checker import check_dataset
+from ffplug.datasets.layouts import layout_names
 from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import DataError
 
-LAYOUTS = [layout for layout in PARTS if layout != "folder"]
+LAYOUTS = layout_names()
 
 
 @pytest.fixture(scope="session")

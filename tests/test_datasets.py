@@ -37,7 +37,7 @@ from ffplug.datasets import (
     write_image,
     write_mask,
 )
-from ffplug.datasets.layouts import LAYOUTS, detect_layout
+from ffplug.datasets.layouts import detect_layout, layout_names
 from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import ConfigError, DataError
 from ffplug.registry import DATASETS
@@ -300,7 +300,7 @@ def test_another_data_sets_folder_is_recognised(trees: Path, layout: str, other:
 
 @pytest.mark.parametrize("layout", READERS)
 def test_layouts_are_recognised_without_the_marker(tree, layout: str) -> None:
-    assert detect_layout(str(tree(layout))) == layout and layout in LAYOUTS
+    assert detect_layout(str(tree(layout))) == layout and layout in layout_names()
 
 
 @pytest.mark.parametrize("layout", READERS)

@@ -13,7 +13,6 @@ import pytest
 from click.testing import CliRunner
 from mmengine.config import Config
 
-from ffplug.cli.synth import LAYOUTS as CLI_LAYOUTS
 from ffplug.cli.synth import command as synth
 from ffplug.datasets import (
     FlyingChairsDataset,
@@ -25,9 +24,8 @@ from ffplug.datasets import (
     SintelDataset,
     SpringDataset,
 )
-from ffplug.datasets.layouts import LAYOUTS, detect_layout
+from ffplug.datasets.layouts import detect_layout, get_layout, layout_names
 from ffplug.datasets.procedural import (
-    WRITERS,
     ProceduralFlowDataset,
     Recipe,
     SceneOptions,
@@ -41,7 +39,7 @@ from ffplug.datasets.procedural.motion import LayerMotion, Oscillation, Shear
 from ffplug.datasets.procedural.shapes import Bars, Blob, Ellipse, Polygon, Ring, WithHoles
 from ffplug.datasets.procedural.stand_in import replace_data_root
 from ffplug.datasets.procedural.textures import cubic_sample
-from ffplug.datasets.procedural.writers import kitti_size, scan_lines
+from ffplug.datasets.public_layouts import kitti_size, scan_lines
 from ffplug.errors import ConfigError, DataError
 from ffplug.registry import DATASETS, PREPARERS
 
@@ -426,8 +424,17 @@ def check_items(dataset, count, photometric=True):
     assert len(ids) == count
 
 
-def test_writers_are_those_of_the_readers_and_of_the_command():
-    assert set(WRITERS) == set(LAYOUTS) == set(CLI_LAYOUTS)
+@pytest.mark.parametrize("name", layout_names())
+def test_layouts_name_the_readers_that_name_them(name):
+    layout = get_layout(name)
+    for dataset in {*layout.datasets, *(part.dataset for part in layout.parts)}:
+        assert DATASETS.get(dataset).layout == name
+
+
+def test_the_command_names_the_layouts_when_there_is_no_such():
+    result = CliRunner().invoke(synth, ["sintell", "--root", "nowhere"])
+    assert result.exit_code == 2 and "did you mean 'sintel'" in result.output
+    assert all(name in result.output for name in layout_names())
 
 
 def test_sintel(tmp_path):

@@ -1,4 +1,4 @@
-"""``ffplug synth``: write procedural scenes with exact flow in the layout of a public data set."""
+"""``ffplug synth``: write procedural scenes with exact flow in the layout of a data set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,31 @@ from typing import Any
 
 import click
 
-LAYOUTS = ("sintel", "chairs", "things", "things-subset", "kitti2015", "kitti2012", "hd1k", "spring")
+from ffplug.errors import did_you_mean
+
 ALIASES = {"kitti": "kitti2015"}
+
+
+class LayoutName(click.ParamType):
+    """The name of a layout of the core or an installed plugin; only manifests are read."""
+
+    name = "LAYOUT"
+
+    def names(self) -> list[str]:
+        """All names and aliases."""
+        from ffplug.plugin import component_owners
+
+        return [*component_owners("layouts"), *ALIASES]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        """The names, for the usage line."""
+        return f"{{{'|'.join(self.names())}}}"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the name."""
+        if value not in self.names():
+            self.fail(f"{value!r}: expected one of {', '.join(self.names())}{did_you_mean(value, self.names())}", param)
+        return ALIASES.get(value, value)
 
 
 class Size(click.ParamType):
@@ -39,7 +62,7 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 @click.command("synth", short_help="Write procedural data with exact flow in the layout of a data set.")
-@click.argument("layout", type=click.Choice([*LAYOUTS, *ALIASES]))
+@click.argument("layout", type=LayoutName())
 @click.option("--root", required=True, type=click.Path(file_okay=False), help="Folder to make.")
 @click.option("--scenes", default=6, show_default=True, help="Training scenes (pairs, for chairs and kitti).")
 @click.option("--frames", default=10, show_default=True, help="Frames per scene.")
@@ -68,7 +91,7 @@ def command(
     workers: int,
     overwrite: bool,
 ) -> None:
-    """Write random textured shapes in motion, with exact flow and occlusion, in the LAYOUT of a public data set.
+    """Write random textured shapes in motion, with exact flow and occlusion, in the LAYOUT of a data set.
 
     The set appears at ROOT when it is complete, marked by PROCEDURAL.json; an interrupted run leaves nothing there.
     """
@@ -77,7 +100,6 @@ def command(
 
     from ffplug.datasets.procedural import Recipe, write_procedural
 
-    layout = ALIASES.get(layout, layout)
     options = dict(map(_option, changes))
     recipe = Recipe(layout, scenes, frames, size, seed, difficulty, textures, options)
     console = Console(stderr=True)

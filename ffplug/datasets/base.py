@@ -15,7 +15,7 @@ import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
-from ffplug.datasets.layouts import LAYOUTS, explain_root, join, list_folder, read_marker
+from ffplug.datasets.layouts import explain_root, get_layout, join, list_folder, read_marker
 from ffplug.datasets.seeding import index_rng
 from ffplug.errors import ConfigError, DataError, did_you_mean
 from ffplug.structures import shown_name
@@ -40,7 +40,7 @@ class FlowDataset(BaseDataset):
     Subclasses set :attr:`layout` and :attr:`title` and yield their pairs in :meth:`scan`.
 
     Args:
-        data_root: root folder of the data set, as :data:`~ffplug.datasets.layouts.LAYOUTS` describes it.
+        data_root: root folder of the data set, as its :class:`~ffplug.datasets.layouts.Layout` describes it.
         pipeline: transforms; None loads the pair and packs it.
         indices: the first n pairs (int) or the pairs of these positions.
         test_mode: kept for MMEngine's interface; nothing is ever fetched in the place of a damaged pair.
@@ -147,7 +147,7 @@ class FlowDataset(BaseDataset):
         return pairs
 
     def _wanted(self) -> str:
-        return f"expected {LAYOUTS[self.layout].expected}" if self.layout else "expected at least two frames"
+        return f"expected {get_layout(self.layout).expected}" if self.layout else "expected at least two frames"
 
     def _warn(self, found: int, shown: str) -> None:
         published = self.published_pairs

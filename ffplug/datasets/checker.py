@@ -23,7 +23,16 @@ from ffplug.datasets.formats import (
     read_mask,
     read_pfm_header,
 )
-from ffplug.datasets.layouts import LAYOUTS, detect_layout, explain_root, join, list_folder, read_marker
+from ffplug.datasets.layouts import (
+    Part,
+    detect_layout,
+    explain_root,
+    get_layout,
+    join,
+    layout_names,
+    list_folder,
+    read_marker,
+)
 from ffplug.datasets.sintel import FRAMES
 from ffplug.errors import DataError, did_you_mean
 from ffplug.registry import DATASETS
@@ -33,63 +42,10 @@ _PPM_HEADER = re.compile(rb"P6\s+(\d+)\s+(\d+)\s+(\d+)\s")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """A part of a data set that is checked on its own.
+FOLDER = "folder"
+"""What a check takes a folder of frames for that is no data set's."""
 
-    Attributes:
-        folder: the folder below the root without which the part is not there.
-        dataset: the type that reads it, and ``options``: its arguments.
-        needed: whether its absence is a problem, or only worth a note (further passes, cameras, test frames).
-    """
-
-    folder: str
-    dataset: str
-    options: dict[str, Any]
-    needed: bool = False
-
-
-PARTS: dict[str, list[Part]] = {
-    "sintel": [
-        Part("training/clean", "SintelDataset", dict(render="clean"), needed=True),
-        Part("training/final", "SintelDataset", dict(render="final"), needed=True),
-        Part("test/clean", "SintelDataset", dict(render="clean", split="test")),
-        Part("test/final", "SintelDataset", dict(render="final", split="test")),
-    ],
-    "chairs": [Part("data", "FlyingChairsDataset", dict(split="all"), needed=True)],
-    "things": [
-        Part(f"frames_{render}pass/{split.upper()}", "FlyingThings3DDataset", dict(render=render, split=split))
-        for render in ("clean", "final")
-        for split in ("train", "test")
-    ],
-    "things-subset": [
-        Part(
-            f"{split}/image_{render}/{camera}",
-            "FlyingThings3DSubsetDataset",
-            dict(render=render, split=split, cameras=camera),
-        )
-        for split in ("train", "val")
-        for render in ("clean", "final")
-        for camera in ("left", "right")
-    ],
-    "kitti2015": [
-        Part("training/image_2", "KITTI2015Dataset", dict(split="train"), needed=True),
-        Part("testing/image_2", "KITTI2015Dataset", dict(split="test")),
-    ],
-    "kitti2012": [
-        Part("training", "KITTI2012Dataset", dict(split="train"), needed=True),
-        Part("testing", "KITTI2012Dataset", dict(split="test")),
-    ],
-    "hd1k": [
-        Part("hd1k_input/image_2", "HD1KDataset", dict(split="train"), needed=True),
-        Part("hd1k_challenge/image_2", "HD1KDataset", dict(split="test")),
-    ],
-    "spring": [
-        Part("train", "SpringDataset", dict(split="train"), needed=True),
-        Part("test", "SpringDataset", dict(split="test")),
-    ],
-    "folder": [Part("", "FolderFlowDataset", {}, needed=True)],
-}
+FOLDER_PARTS = (Part("", "ffplug.FolderFlowDataset", needed=True),)
 
 
 @dataclasses.dataclass
@@ -98,7 +54,7 @@ class CheckReport:
 
     Attributes:
         root: the folder.
-        layout: key of :data:`PARTS`.
+        layout: name of the layout, or :data:`FOLDER`.
         title: the data set's name; ``procedural`` tells a stand-in.
         full: whether every file was decoded.
         pairs: number of frame pairs per (part, sequence).
@@ -154,7 +110,7 @@ def check_dataset(
 
     Args:
         root: its root folder.
-        layout: a key of :data:`PARTS`, or ``'auto'`` to recognise it.
+        layout: name of a layout, :data:`FOLDER`, or ``'auto'`` to recognise it.
         full: decode every file.
         progress: called with the number of files done and to do.
         workers: threads; None = one per core.
@@ -167,15 +123,15 @@ def check_dataset(
     """
     root = os.path.expanduser(root)
     layout = _recognise(root, layout)
-    title = LAYOUTS[layout].title if layout in LAYOUTS else "folder of frames"
+    title, parts = "folder of frames", FOLDER_PARTS
+    if layout != FOLDER:
+        title, parts = get_layout(layout).title, get_layout(layout).parts
     report = CheckReport(root, layout, title, read_marker(root) is not None, full)
     pairs: list[tuple[str, dict[str, Any]]] = []
-    for part in PARTS[layout]:
+    for part in parts:
         pairs += [(part.folder, pair) for pair in _scan_part(part, report)]
     if not pairs and not report.problems:
-        raise DataError(
-            explain_root(root, layout, PARTS[layout][0].folder) if layout in LAYOUTS else f"{root}: no frames"
-        )
+        raise DataError(f"{root}: no frames" if layout == FOLDER else explain_root(root, layout, parts[0].folder))
     report.pairs = dict(Counter((part, pair["sequence"]) for part, pair in pairs))
     _check_files(report, [pair for _, pair in pairs], progress, workers)
     return report
@@ -188,10 +144,11 @@ def _recognise(root: str, layout: str) -> str:
         if list_folder(root) == ([], []):
             raise DataError(f"{root}: the folder is empty")
         layout = detect_layout(root) or _inner_layout(root)
-    if layout not in PARTS:
-        raise DataError(f"layout {layout!r}: expected auto, {', '.join(PARTS)}{did_you_mean(layout, PARTS)}")
-    if layout in LAYOUTS and detect_layout(root) != layout:
-        raise DataError(explain_root(root, layout, PARTS[layout][0].folder))
+    names = [*layout_names(), FOLDER]
+    if layout not in names:
+        raise DataError(f"layout {layout!r}: expected auto, {', '.join(names)}{did_you_mean(layout, names)}")
+    if layout != FOLDER and detect_layout(root) != layout:
+        raise DataError(explain_root(root, layout, get_layout(layout).parts[0].folder))
     return layout
 
 
@@ -201,11 +158,11 @@ def _inner_layout(root: str) -> str:
     for folder in folders:
         inner = join(root, folder)
         if key := detect_layout(inner):
-            raise DataError(f"{root}: not a data set's root; {LAYOUTS[key].title} lies in {inner}: check that")
+            raise DataError(f"{root}: not a data set's root; {get_layout(key).title} lies in {inner}: check that")
     if any(name.lower().endswith(IMAGE_SUFFIXES) for name in files):
-        return "folder"
+        return FOLDER
     shown = ", ".join(folders[:8] + files[:8])
-    known = ", ".join(layout.title for layout in LAYOUTS.values())
+    known = ", ".join(get_layout(name).title for name in layout_names())
     raise DataError(f"{root}: expected the root of {known}, or a folder of frames; found {shown}")
 
 
@@ -216,7 +173,7 @@ def _scan_part(part: Part, report: CheckReport) -> list[dict[str, Any]]:
         else:
             report.notes.append(f"{part.folder}: not there")
         return []
-    dataset: FlowDataset = DATASETS.get(f"ffplug.{part.dataset}")(report.root, lazy_init=True, **part.options)
+    dataset: FlowDataset = DATASETS.get(part.dataset)(report.root, lazy_init=True, **part.options)
     problems: list[Problem] = []
     try:
         pairs = list(dataset.scan(problems))
@@ -231,7 +188,7 @@ def _scan_part(part: Part, report: CheckReport) -> list[dict[str, Any]]:
 
 def _check_counts(part: Part, dataset: FlowDataset, found: int, report: CheckReport) -> None:
     """Compare with the published numbers; for Sintel, by scene."""
-    if part.dataset == "SintelDataset" and part.options.get("split") != "test":
+    if part.dataset == "ffplug.SintelDataset" and part.options.get("split") != "test":
         folder = join(report.root, part.folder)
         for scene, frames in FRAMES.items():
             there = sum(name.endswith(".png") for name in list_folder(join(folder, scene))[1])
@@ -240,7 +197,7 @@ def _check_counts(part: Part, dataset: FlowDataset, found: int, report: CheckRep
                 report.problems.append(Problem(join(folder, scene), message, scene))
     elif dataset.published_pairs is not None and found != dataset.published_pairs:
         message = f"found {found} frame pairs, the published set has {dataset.published_pairs}"
-        if part.dataset == "HD1KDataset":
+        if part.dataset == "ffplug.HD1KDataset":
             report.notes.append(f"{part.folder}: {message}")
         else:
             report.problems.append(Problem(join(report.root, part.folder), message))

@@ -1,86 +1,120 @@
-"""What the public data sets look like on disk, so that a wrong folder gets an answer that helps."""
+"""Layouts: what data sets look like on disk, so that a wrong folder gets an answer that helps.
+
+A layout is also what writes procedural scenes; those of the public data sets are in
+:mod:`ffplug.datasets.public_layouts`, a plugin registers its own in the same way.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import logging
 import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mmengine import fileio
+from mmengine.logging import print_log
 
-from ffplug.errors import DataError
+from ffplug.errors import ConfigError, DataError, PluginError, did_you_mean
+from ffplug.plugin import component_owners
+
+if TYPE_CHECKING:
+    from ffplug.datasets.procedural.writers import Recipe
 
 MARKER = "PROCEDURAL.json"
 """The file at a data root that tells that its content was made by ``ffplug synth``."""
 
 
 @dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a data set that is checked on its own.
+
+    Attributes:
+        folder: the folder below the root without which the part is not there.
+        dataset: the type that reads it, with its package; ``options``: its arguments.
+        needed: whether its absence is a problem, or only worth a note (further passes, cameras, test frames).
+    """
+
+    folder: str
+    dataset: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    needed: bool = False
+
+
 class Layout:
-    """How to recognise a data set.
+    """How one data set lies on disk: how to recognise it, what to check, how to write procedural scenes in it.
+
+    A layout is a subclass, registered in :data:`ffplug.registry.LAYOUTS` (or a plugin's child of it) under the name
+    that ``ffplug synth``, ``ffplug data check`` and :class:`ffplug.ProceduralStandIn
+    <ffplug.datasets.procedural.ProceduralStandIn>` take, and listed in the manifest under ``layouts``.
 
     Attributes:
         title: the set's name as people know it.
-        datasets: the types that read it.
-        markers: any of these folders below the root gives it away.
+        datasets: the types that read it, with their package.
+        markers: any of these files or folders below the root gives it away.
         expected: the folders that its reader needs, for messages.
+        parts: what ``ffplug data check`` looks at.
+        has_test: whether a procedural set has a second part, for testing or validation.
     """
 
-    title: str
-    datasets: tuple[str, ...]
-    markers: tuple[str, ...]
-    expected: str
+    title: ClassVar[str]
+    datasets: ClassVar[tuple[str, ...]]
+    markers: ClassVar[tuple[str, ...]]
+    expected: ClassVar[str]
+    parts: ClassVar[tuple[Part, ...]]
+    has_test: ClassVar[bool] = True
+
+    def lies_in(self, root: str) -> bool:
+        """Whether ``root`` looks like the root folder of this data set."""
+        return any(fileio.exists(join(root, marker)) for marker in self.markers)
+
+    def write_scene(self, folder: Path, recipe: Recipe, subset: int, index: int) -> None:
+        """Write one procedural scene.
+
+        Args:
+            folder: root folder of the set.
+            recipe: the set's :class:`~ffplug.datasets.procedural.writers.Recipe`; ``recipe.scene(subset, index)`` is
+                the scene.
+            subset: 0 for the training part, 1 for the test or validation part.
+            index: of the scene in its part; scenes are written in any order, several at a time.
+        """
+        raise NotImplementedError
+
+    def finish(self, folder: Path, recipe: Recipe) -> None:
+        """Write what comes after the scenes, if anything (lists, calibration)."""
 
 
-LAYOUTS = {
-    "sintel": Layout(
-        "MPI Sintel",
-        ("SintelDataset",),
-        ("training/clean", "training/final", "test/clean", "test/final"),
-        "training/{clean,final,flow}/<scene>/ and test/{clean,final}/<scene>/",
-    ),
-    "chairs": Layout(
-        "FlyingChairs",
-        ("FlyingChairsDataset",),
-        ("data/00001_img1.ppm", "data/00001_flow.flo", "data/00001_img2.ppm"),
-        "data/%05d_{img1.ppm,img2.ppm,flow.flo}",
-    ),
-    "things": Layout(
-        "FlyingThings3D",
-        ("FlyingThings3DDataset",),
-        ("frames_cleanpass", "frames_finalpass"),
-        "frames_{cleanpass,finalpass}/{TRAIN,TEST}/{A,B,C}/dddd/left/ and optical_flow/…",
-    ),
-    "things-subset": Layout(
-        "FlyingThings3D subset",
-        ("FlyingThings3DSubsetDataset",),
-        ("train/image_clean", "train/image_final", "val/image_clean", "val/image_final"),
-        "{train,val}/{image_clean,image_final}/left/ and {train,val}/flow/left/{into_future,into_past}/",
-    ),
-    "kitti2015": Layout(
-        "KITTI 2015",
-        ("KITTI2015Dataset",),
-        ("training/image_2", "testing/image_2"),
-        "{training,testing}/image_2/ and training/flow_occ/",
-    ),
-    "kitti2012": Layout(
-        "KITTI 2012",
-        ("KITTI2012Dataset",),
-        ("training/colored_0", "testing/colored_0", "training/image_0", "testing/image_0"),
-        "{training,testing}/colored_0/ (or image_0/) and training/flow_occ/",
-    ),
-    "hd1k": Layout(
-        "HD1K",
-        ("HD1KDataset",),
-        ("hd1k_input", "hd1k_flow_gt"),
-        "hd1k_input/image_2/ and hd1k_flow_gt/flow_occ/",
-    ),
-    "spring": Layout(
-        "Spring",
-        ("SpringDataset",),
-        ("train/0001/frame_left", "train/0001/flow_FW_left", "test/0003/frame_left", "train/0001/frame_right"),
-        "{train,test}/%04d/frame_{left,right}/ and train/%04d/flow_{FW,BW}_{left,right}/",
-    ),
-}
+def layout_names() -> list[str]:
+    """Names of the layouts of the core and of all plugins, the core's first."""
+    return [*component_owners("layouts")]
+
+
+def get_layout(name: str) -> Layout:
+    """Return the layout of this name, from the core or whichever installed plugin has it.
+
+    Raises:
+        ConfigError: there is none; near names are given.
+    """
+    owners = component_owners("layouts")
+    if name not in owners:
+        known = ", ".join(layout_names())
+        raise ConfigError(f"layout={name!r}: expected one of {known}{did_you_mean(name, owners)}")
+    return _make(f"{owners[name]}.{name}")
+
+
+@functools.cache
+def _make(qualified: str) -> Layout:
+    from ffplug.registry import LAYOUTS
+
+    layout = LAYOUTS.get(qualified)
+    if layout is None:
+        package, _, name = qualified.partition(".")
+        raise PluginError(
+            f"the manifest of {package} lists the layout {name}, but {package} registers none of that name"
+        )
+    return layout()
 
 
 def join(*parts: str) -> str:
@@ -102,22 +136,21 @@ def list_folder(path: str) -> tuple[list[str], list[str]]:
 
 
 def detect_layout(root: str) -> str | None:
-    """Return the key in :data:`LAYOUTS` of the data set that lies at ``root``, or None."""
+    """Return the name of the layout that lies at ``root``, or None."""
     marker = read_marker(root)
-    if marker and marker.get("layout") in LAYOUTS:
+    if marker and marker.get("layout") in layout_names():
         return marker["layout"]
-    for key, layout in LAYOUTS.items():
-        if any(fileio.exists(join(root, folder)) for folder in layout.markers):
-            return key
-    # Chairs and Spring may start at another number than 1.
-    _, files = list_folder(join(root, "data"))
-    if any(name.endswith(("_img1.ppm", "_flow.flo")) for name in files[:9]):
-        return "chairs"
-    for split in ("train", "test"):
-        scenes, _ = list_folder(join(root, split))
-        if scenes and fileio.isdir(join(root, split, scenes[0], "frame_left")):
-            return "spring"
-    return None
+    return next((name for name in layout_names() if _lies_in(name, root)), None)
+
+
+def _lies_in(name: str, root: str) -> bool:
+    """Whether a layout lies at ``root``; one whose plugin fails to import is passed over with a warning."""
+    try:
+        layout = get_layout(name)
+    except Exception as error:
+        print_log(f"layout {name} is passed over: its plugin fails to import: {error}", "current", logging.WARNING)
+        return False
+    return layout.lies_in(root)
 
 
 def read_marker(root: str) -> dict | None:
@@ -143,10 +176,10 @@ def explain_root(root: str, key: str, missing: str) -> str:
 
     Args:
         root: the folder that the user gave.
-        key: the layout that was asked for.
+        key: name of the layout that was asked for.
         missing: the folder below the root that the reader did not find.
     """
-    layout = LAYOUTS[key]
+    layout = get_layout(key)
     if not fileio.exists(root):
         return f"{root}: no such folder; expected {layout.title} with {layout.expected}{_elsewhere(root, key)}"
     if not fileio.isdir(root):
@@ -162,8 +195,9 @@ def explain_root(root: str, key: str, missing: str) -> str:
             f"extraction stopped half-way? `ffplug data check {root}` names all that is missing"
         )
     if there:
-        types = " or ".join(f"type='ffplug.{name}'" for name in LAYOUTS[there].datasets)
-        return f"{root}: expected {layout.title}, found {LAYOUTS[there].title}: another data set's folder? Use {types}"
+        other = get_layout(there)
+        types = " or ".join(f"type='{name}'" for name in other.datasets)
+        return f"{root}: expected {layout.title}, found {other.title}: another data set's folder? Use {types}"
     return f"{root}: expected {layout.title} with {layout.expected}, found {found}{_elsewhere(root, key)}"
 
 

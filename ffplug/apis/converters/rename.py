@@ -122,10 +122,10 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> StateDi
 
 def find_converter(source: str) -> Callable[[Mapping[str, Tensor]], StateDict]:
     """Return the converter of ``source``, from the core or whichever installed plugin has it."""
-    from ffplug.plugin import plugins
+    from ffplug.plugin import component_owners
     from ffplug.registry import CONVERTERS
 
-    packages = {name: plugin.package for plugin in plugins() for name in plugin.components.get("converters", ())}
+    packages = component_owners("converters")
     name = source.replace("-", "_")
     if name not in packages:
         known = ", ".join(sorted(packages))

@@ -5,11 +5,10 @@ from ffplug.datasets.procedural.options import PRESETS, SceneOptions
 from ffplug.datasets.procedural.scene import Scene, View, random_scene
 from ffplug.datasets.procedural.stand_in import ProceduralStandIn
 from ffplug.datasets.procedural.textures import TextureSource
-from ffplug.datasets.procedural.writers import WRITERS, Recipe, write_procedural
+from ffplug.datasets.procedural.writers import Recipe, write_procedural
 
 __all__ = [
     "PRESETS",
-    "WRITERS",
     "ProceduralFlowDataset",
     "ProceduralStandIn",
     "Recipe",

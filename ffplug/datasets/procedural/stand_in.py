@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ffplug.datasets.layouts import LAYOUTS, Layout, detect_layout, explain_root, read_marker
+from ffplug.datasets.layouts import Layout, detect_layout, explain_root, get_layout, read_marker
 from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import ConfigError, DataError
 from ffplug.registry import PREPARERS
@@ -29,7 +29,7 @@ class ProceduralStandIn:
     holds something else (a half-finished download, say) is an error: it is never passed over.
 
     Args:
-        layout: name of the layout, a key of :data:`~ffplug.datasets.layouts.LAYOUTS`.
+        layout: name of the layout, as :func:`~ffplug.datasets.layouts.layout_names` lists them.
         data_root: where the real data set is expected, as in the config's datasets.
         stand_in: folder for the procedural set; by default ``data_root`` with ``-procedural`` added.
         workers: processes that render; 0 renders in this one.
@@ -91,7 +91,7 @@ class ProceduralStandIn:
             )
         start = time.monotonic()
         written = self._write()
-        _announce(LAYOUTS[layout], self.data_root, self.stand_in, time.monotonic() - start if written else None)
+        _announce(get_layout(layout), self.data_root, self.stand_in, time.monotonic() - start if written else None)
         return True
 
     def _write(self) -> bool:
