@@ -24,6 +24,7 @@ COMMANDS = {
     "infer": "Estimate the flow of pictures, folders or videos.",
     "submit": "Write and check the archive of a benchmark submission.",
     "convert": "Convert a published checkpoint.",
+    "migrate": "Translate a config of another system.",
     "flops": "Count parameters and FLOPs of a model.",
     "benchmark": "Measure time and memory of a model.",
     "report": "Write the HTML report of a training or test run.",

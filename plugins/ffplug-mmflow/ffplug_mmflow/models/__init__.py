@@ -1,0 +1,1 @@
+"""MMFlow's networks as FFPlug models."""
