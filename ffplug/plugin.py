@@ -14,6 +14,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import entry_points
@@ -48,6 +49,18 @@ KINDS = {
     "migrations": "MIGRATIONS",
 }
 """Kinds of component that a manifest may list, and the registry of ``PACKAGE.registry`` that holds each."""
+
+WEIGHTS = {
+    "file": str,
+    "origin": str,
+    "licence": str,
+    "urls": list,
+    "size": int,
+    "sha256": str,
+    "models": list,
+    "source": str,
+}
+"""Keys of a manifest's ``[weights.NAME]`` (see :class:`ffplug.apis.weights.Weights`) and their types."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +191,41 @@ def _complaint(manifest: Mapping[str, Any], package: str) -> str | None:
     for table in ("models", "configs"):
         if not all(isinstance(value, str) for value in manifest.get(table, {}).values()):
             return f"[{table}] must map names to config modules"
+    weights = manifest.get("weights", {})
+    if not isinstance(weights, dict):
+        return "[weights.NAME] must be tables"
+    return next(filter(None, (_weights_complaint(name, table) for name, table in weights.items())), None)
+
+
+def _weights_complaint(name: str, table: Any) -> str | None:
+    """What is wrong with the table of released weights ``name``; see docs/plugins.md."""
+    where = f"weights.{name}"
+    if not re.fullmatch(r"[a-z0-9_]+", name):
+        return f"{where}: a name of weights has lower-case letters, digits and _ alone"
+    if not isinstance(table, dict):
+        return f"{where} must be a table"
+    for key, value in table.items():
+        if key not in WEIGHTS:
+            return f"{where}: unknown key {key!r}{did_you_mean(key, WEIGHTS)}; known are {', '.join(WEIGHTS)}"
+        kind = WEIGHTS[key]
+        if kind is list and not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+            return f"{where}.{key} must be a list of strings"
+        if type(value) is not kind:
+            return f"{where}.{key} must be {'an integer' if kind is int else 'a string'}, got {value!r}"
+    for key in ("file", "origin", "licence"):
+        if not table.get(key):
+            return f"{where}.{key} is missing"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", table["file"]) or table["file"] == "index.json":
+        return f"{where}.file must be a plain file name without folders, got {table['file']!r}"
+    if table.get("size", 1) <= 0:
+        return f"{where}.size must be the number of bytes, got {table['size']}"
+    if not re.fullmatch(r"[0-9A-Fa-f]{8,64}", table.get("sha256", "0" * 8)):
+        return f"{where}.sha256 must be 64 hexadecimal digits, or at least the first 8 of them, got {table['sha256']!r}"
+    for url in table.get("urls", ()):
+        if not re.match(r"(https?://[^/\s]+/|file:///)\S+$", url):
+            return f"{where}.urls: expected http://, https:// or file:// addresses of a file, got {url!r}"
+    if table.get("urls") and "sha256" not in table:
+        return f"{where}.sha256 is missing: what is downloaded has to be checked; leave out urls where no sum is known"
     return None
 
 

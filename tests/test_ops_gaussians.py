@@ -57,10 +57,7 @@ def ray_case(number, height, width):
 class TestGaussianComposite(OpConformance):
     op = gaussian_composite
     # Half-precision means move by pixels' fractions, so the reference sees the same rounded ones.
-    half_tolerance = 5e-2
-    tolerance = 5e-5
     cases = {
-        "small": composite_case(6, 3, 5, 7),
         "tiles": composite_case(60, 9, 37, 21),
         "saturated": composite_case(80, 1, 18, 17, size=9.0, opacity=2.0),
         "no_channels": composite_case(4, 0, 5, 4),
@@ -70,14 +67,7 @@ class TestGaussianComposite(OpConformance):
 
 class TestGaussianRayFlow(OpConformance):
     op = gaussian_ray_flow
-    half_tolerance = 5e-1
-    tolerance = 1e-4
-    cases = {"small": ray_case(6, 5, 7), "tiles": ray_case(50, 20, 33), "empty": ray_case(0, 3, 4)}
-
-    def test_half(self, backend, half):
-        """Sixteen bits do not hold a ray's map: the type of the result is all there is to see."""
-        with on_backend(backend) as device:
-            assert self.op(*self.op.prepare(*self._small()(Maker(half, device)))).dtype == torch.float32
+    cases = {"tiles": ray_case(50, 20, 33), "empty": ray_case(0, 3, 4)}
 
 
 @pytest.fixture(params=[*available_backends(gaussian_composite), "torch"])

@@ -29,7 +29,6 @@ def random_table(make, rows, frames, side):
 
 class TestMotionVectorRasterize(OpConformance):
     op = motion_vector_rasterize
-    tolerance = 0
     cases = {
         "random": lambda make: (random_table(make, 40, 3, 40), 3, 37, 41, make.integers(3, 2, low=-3, high=4)),
         "crowded": lambda make: (random_table(make, 600, 2, 30), 2, 30, 24),

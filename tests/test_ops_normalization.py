@@ -11,7 +11,6 @@ from ffplug.testing.ops import OpConformance
 class TestInstanceNorm(OpConformance):
     op = instance_norm
     cases = {
-        "odd": lambda make: (make(2, 5, 3, 7), 1e-5, False),
         "relu": lambda make: (make(2, 37, 3, 4), 1e-5, True),
         "bands": lambda make: (make(1, 3, 33, 50) + 5, 1e-5, True),
         "one_pixel": lambda make: (make(2, 20, 1, 1), 1e-5, False),

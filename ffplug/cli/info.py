@@ -9,17 +9,9 @@ import click
 @click.argument("name")
 def command(name: str) -> None:
     """Show everything about the plugin NAME: its components, models, recipes and weights."""
-    from ffplug.errors import PluginError, did_you_mean
-    from ffplug.plugin import discover
+    from ffplug.plugin import find
 
-    found = {
-        key: plugin
-        for plugin in discover()
-        for key in (plugin.name, plugin.package, plugin.name.removeprefix("ffplug-"))
-    }
-    if name not in found:
-        raise PluginError(f"no plugin {name!r}{did_you_mean(name, found)}; `ffplug list` shows the installed ones")
-    plugin = found[name]
+    plugin = find(name)
     click.echo(f"{plugin.name} {plugin.version}\n{plugin.summary}")
     click.echo(f"package: {plugin.package} in {plugin.folder}\nplugin API: {plugin.api}")
     if plugin.error:

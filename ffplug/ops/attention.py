@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import Tensor
 
 from ffplug.ops.build import CSRC
@@ -30,6 +33,9 @@ class AttentionWeights(Op):
     name = "attention_weights"
     schema = "(Tensor query, Tensor key) -> Tensor"
     differentiable = ("query", "key")
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 1, 7, 5), make(2, 1, 9, 5)
 
     def prepare(self, query: Tensor, key: Tensor) -> tuple:  # noqa: D102
         if query.shape[:-2] != key.shape[:-2] or query.shape[-1] != key.shape[-1]:

@@ -9,11 +9,12 @@ gradient. :func:`register_op` makes a ``torch.library`` custom op of it, with fa
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from torch import Tensor
 from ffplug.errors import ConfigError, did_you_mean
 from ffplug.ops import cuda, native
 from ffplug.ops.build import BuildError, logger
+
+if TYPE_CHECKING:
+    from mmengine.registry import Registry
 
 CHOICES = ("auto", "torch", "cpp", "cuda", "triton")
 BACKENDS = CHOICES[2:]
@@ -95,6 +99,8 @@ class Op:
         half: backends that take half precision as it is; the others compute in float32 and round the result.
         autocast: whether floating arguments become float32 under autocast.
         order: backends to try on each kind of device, the fastest first.
+        tolerance: how far a backend may be from the reference in float32, absolute and relative, on numbers about 1.
+        half_tolerance: the same in bfloat16; None where half precision holds too little to compare.
     """
 
     name: ClassVar[str]
@@ -105,9 +111,18 @@ class Op:
     half: ClassVar[frozenset[str]] = frozenset()
     autocast: ClassVar[bool] = True
     order: ClassVar[dict[str, tuple[str, ...]]] = {"cpu": ("cpp",), "cuda": ("cuda", "triton")}
+    tolerance: ClassVar[float] = 1e-5
+    half_tolerance: ClassVar[float | None] = 2e-2
 
     def reference(self, *args: Any) -> Any:
         """The definition, in PyTorch operations with their own gradients."""
+        raise NotImplementedError
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:
+        """Small arguments with odd sizes, for checks; ``make`` (:class:`ffplug.testing.ops.Maker`) gives tensors.
+
+        Finite differences go through each of their numbers, so they should be few, and lie away from kinks.
+        """
         raise NotImplementedError
 
     def fake(self, *args: Any) -> Any:
@@ -278,16 +293,27 @@ def _tell_once(message: str, key: str) -> None:
         logger().warning(message)
 
 
-def register_op(cls: type[Op]) -> type[Op]:
-    """Class decorator: put an op into :data:`ffplug.registry.OPS` and into ``torch.library``, under its ``name``.
+def _registry_of(package: str) -> Registry:
+    """The registry of a package's ops: its own where it has one, else the core's."""
+    from ffplug.registry import OPS
 
-    The namespace in ``torch.library`` is the import package that defines the class.
+    try:
+        importlib.import_module(f"{package}.registry")
+    except ModuleNotFoundError as error:
+        if error.name not in (package, f"{package}.registry"):
+            raise
+    return OPS.children.get(package, OPS)
+
+
+def register_op(cls: type[Op]) -> type[Op]:
+    """Class decorator: put an op into its package's registry ``OPS`` and into ``torch.library``, under its ``name``.
+
+    The registry is the child of :data:`ffplug.registry.OPS` that the package's ``registry.py`` makes, or that one
+    itself where it makes none. The namespace in ``torch.library`` is the import package that defines the class.
     """
     cls._signature = inspect.Signature(list(inspect.signature(cls.reference).parameters.values())[1:])
     if importlib.util.find_spec("mmengine") is not None:  # the ops themselves need torch alone
-        from ffplug.registry import OPS
-
-        OPS.register_module(name=cls.name, module=cls)
+        _registry_of(cls.__module__.partition(".")[0]).register_module(name=cls.name, module=cls)
     if cls.schema is None:
         return cls
     op, names = cls(), list(cls._signature.parameters)

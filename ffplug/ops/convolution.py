@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -52,6 +55,10 @@ class WinogradConv2d(Op):
     name = "winograd_conv2d"
     schema = "(Tensor x, Tensor weight, Tensor? bias, Tensor? addend, str activation, Tensor? packed) -> Tensor"
     differentiable = ("x", "weight", "bias", "addend")
+    tolerance = 1e-4
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(1, 2, 3, 5), make(3, 2, 3, 3, scale=0.25), make(3), make(1, 3, 3, 5), "tanh"
 
     def prepare(  # noqa: D102
         self,

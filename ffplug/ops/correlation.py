@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +130,9 @@ class CorrLookup(Op):
     schema = "(Tensor volume, int[] sizes, Tensor flow, int radius) -> Tensor"
     differentiable = ("volume", "flow")
 
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 12, 14), ((3, 4), (1, 2)), make(2, 2, 3, 4, scale=3), 1
+
     def prepare(self, volume: Tensor, sizes: Sizes | Sequence[int], flow: Tensor, radius: int) -> tuple:  # noqa: D102
         flat = _flat(sizes)
         _check("corr_lookup", flow, flat, radius, volume.shape[-1])
@@ -223,6 +227,10 @@ class CorrLookupOnDemand(Op):
     schema = "(Tensor query, Tensor table, int[] sizes, Tensor flow, int radius) -> Tensor"
     differentiable = ("query", "table", "flow")
     nondeterministic = frozenset({"cuda_backward"})
+    tolerance = 3e-5
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(1, 6, 3), make(1, 7, 3), ((2, 3), (1, 1)), make(1, 2, 2, 3, scale=3), 1
 
     def prepare(  # noqa: D102
         self, query: Tensor, table: Tensor, sizes: Sizes | Sequence[int], flow: Tensor, radius: int

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -35,6 +38,9 @@ class DepthwiseConv2d(Op):
     name = "depthwise_conv2d"
     schema = "(Tensor x, Tensor weight, Tensor? bias, bool residual, str activation) -> Tensor"
     differentiable = ("x", "weight", "bias")
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(1, 3, 4, 5), make(3, 1, 3, 3), make(3), True, "gelu"
 
     def prepare(  # noqa: D102
         self, x: Tensor, weight: Tensor, bias: Tensor | None = None, residual: bool = False, activation: str = "none"
@@ -98,6 +104,9 @@ class AddGELU(Op):
     name = "add_gelu"
     schema = "(Tensor a, Tensor b) -> Tensor"
     differentiable = ("a", "b")
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(3, 7), make(3, 7)
 
     def prepare(self, a: Tensor, b: Tensor) -> tuple:  # noqa: D102
         if a.shape != b.shape:

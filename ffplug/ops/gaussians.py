@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,15 @@ _TILE = 16
 _CHANNELS = 8  # that a block of the CUDA kernel takes
 _CHUNK = 1 << 21  # pairs of Gaussian and pixel that the reference holds at a time
 _ALPHA_MAX, _ALPHA_MIN, _STOP = 0.99, 1 / 255, 1e-4
+
+
+def _example_splats(make: Callable[..., Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Six Gaussians over an image of 5×7 pixels: means, conics, opacities and depths."""
+    low = make(6, 2, 2, scale=2.0).tril()
+    inverse = torch.linalg.inv(low.double() @ low.double().mT + torch.eye(2, device=low.device)).to(low.dtype)
+    conics = torch.stack((inverse[:, 0, 0], inverse[:, 0, 1], inverse[:, 1, 1]), 1)
+    means = make.uniform(6, 2, low=-0.1, high=1.1) * make.tensor([7, 5])
+    return means, conics, make.uniform(6, low=0.1, high=0.9), make.uniform(6, low=1, high=3)
 
 
 @register_op
@@ -58,6 +67,12 @@ class GaussianComposite(Op):
     differentiable = ("means", "conics", "opacities", "features", "background")
     saves_outputs = True
     nondeterministic = frozenset({"cuda_backward"})
+    half_tolerance = 5e-2
+    tolerance = 5e-5
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        means, conics, opacities, depths = _example_splats(make)
+        return means, conics, opacities, make(6, 3), depths, make(3), 5, 7
 
     def prepare(  # noqa: D102
         self,
@@ -186,6 +201,14 @@ class GaussianRayFlow(Op):
         "(Tensor means, Tensor conics, Tensor opacities, Tensor depths, Tensor rays, int height, int width,"
         " float alpha_max, float alpha_min, float stop) -> Tensor"
     )
+    half_tolerance = None  # sixteen bits do not hold a ray's map
+    tolerance = 1e-4
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        means, conics, opacities, depths = _example_splats(make)
+        rays = torch.cat((make(6, 3, scale=0.1) + make.tensor([0, 0, 5]), make(6, 18, scale=0.1)), 1)
+        rays += make.tensor([0, 0, 0, 1, 0, 0, 1, 0, 1, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 40])
+        return means, conics, opacities, depths, rays, 5, 7
 
     def prepare(  # noqa: D102
         self,

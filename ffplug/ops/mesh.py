@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,14 @@ class MeshRasterize(Op):
     schema = "(Tensor vertices, Tensor faces, int height, int width, float near) -> (Tensor, Tensor, Tensor)"
     differentiable = ("vertices",)
     saves_outputs = True
+    # Half-precision corners move by pixels' fractions.
+    half_tolerance = 5e-2
+    tolerance = 1e-4
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        corners = make.uniform(1, 4, 1, 2, low=-3, high=10) + make(1, 4, 3, 2, scale=6.0)
+        vertices = torch.cat((corners, make.uniform(1, 4, 3, 1, low=0.5, high=2.0)), dim=-1).flatten(1, 2)
+        return vertices, torch.arange(12, device=vertices.device).view(4, 3), 7, 9
 
     def prepare(self, vertices: Tensor, faces: Tensor, height: int, width: int, near: float = 1e-6) -> tuple:  # noqa: D102
         if vertices.dim() == 2:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,15 @@ class MotionVectorRasterize(Op):
         "(Tensor table, int frames, int height, int width, Tensor distances, int cell)"
         " -> (Tensor, Tensor, Tensor, Tensor)"
     )
+    tolerance = 0.0
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        columns = [make.integers(9, high=2), make.integers(9, high=2) * 2 - 1]  # frame, and which reference
+        columns += [make.integers(9, low=1, high=3) * 8 for _ in range(2)]  # width and height of the block
+        columns += [make.integers(9, low=-12, high=30) for _ in range(2)]  # where it lies
+        columns += [make.integers(9, low=-200, high=200) for _ in range(2)]  # the vector
+        columns += [make.integers(9, low=1, high=9)]  # its scale
+        return torch.stack(columns, dim=1), 2, 21, 19, make.integers(2, 2, low=-3, high=4)
 
     def prepare(  # noqa: D102
         self, table: Tensor, frames: int, height: int, width: int, distances: Tensor | None = None, cell: int = 8

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,9 @@ class InstanceNorm(Op):
     schema = "(Tensor x, float eps, bool relu) -> Tensor"
     differentiable = ("x",)
     autocast = False
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 5, 3, 7), 1e-5, False
 
     def prepare(self, x: Tensor, eps: float = 1e-5, relu: bool = False) -> tuple:  # noqa: D102
         if x.ndim != 4:

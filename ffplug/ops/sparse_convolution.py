@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,6 +111,10 @@ class SparseConv2d(Op):
     differentiable = ("x", "weight", "bias", "slope")
     half = frozenset({"triton"})
     order = {"cpu": ("cpp", "triton"), "cuda": ("triton", "cuda")}  # noqa: RUF012
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        active = make.integers(2, 1, 5, 6, high=2).bool()
+        return make(2, 5, 5, 6), make(7, 5, 3, 3, scale=0.3), active, make(7), make.uniform(7, low=0.1, high=0.4)
 
     def prepare(  # noqa: D102
         self,

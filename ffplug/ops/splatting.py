@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class SplatSum(Op):
     schema = "(Tensor image, Tensor flow) -> Tensor"
     differentiable = ("image", "flow")
     nondeterministic = frozenset({"cuda"})
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 2, 3, 5), make(2, 2, 3, 5, scale=2)
 
     def prepare(self, image: Tensor, flow: Tensor) -> tuple:  # noqa: D102
         check_image_and_flow(self.name, image, flow)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,9 @@ class ConvexUpsample(Op):
     name = "convex_upsample"
     schema = "(Tensor flow, Tensor logits, int factor) -> Tensor"
     differentiable = ("flow", "logits")
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 2, 3, 5), make(2, 9 * 9, 3, 5), 3
 
     def prepare(self, flow: Tensor, logits: Tensor, factor: int = 8) -> tuple:  # noqa: D102
         count, channels, height, width = flow.shape

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +38,9 @@ class BackwardWarp(Op):
     schema = "(Tensor image, Tensor flow, str padding) -> Tensor"
     differentiable = ("image", "flow")
     nondeterministic = frozenset({"cuda_backward"})
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 2, 3, 5), make(2, 2, 3, 5, scale=2), "zeros"
 
     def prepare(self, image: Tensor, flow: Tensor, padding: str = "zeros") -> tuple:  # noqa: D102
         check_image_and_flow(self.name, image, flow)
@@ -102,6 +106,10 @@ class ForwardWarpFlow(Op):
 
     name = "forward_warp_flow"
     schema = "(Tensor flow) -> Tensor"
+    tolerance = 0.0
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return (make(2, 2, 5, 7, scale=1.5),)
 
     def prepare(self, flow: Tensor) -> tuple:  # noqa: D102
         if flow.dim() != 4 or flow.shape[1] != 2:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,9 @@ class LocalWindowAttention(Op):
         " float eps) -> Tensor"
     )
     differentiable = ("query", "key", "value")
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        return make(2, 3, 4, 5, scale=0.5), make(2, 3, 4, 5, scale=0.5), make(2, 5, 4, 5, scale=0.5), 1
 
     def prepare(  # noqa: D102
         self,

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
+
+from ffplug.structures.fields import Field
+
+_MASK = Field("H W", torch.bool)
+_VALID = Field("H W", torch.float32, 0, 1)
 
 
 class FlowDataSample(BaseDataElement):
@@ -26,6 +34,22 @@ class FlowDataSample(BaseDataElement):
     ``dataset`` (such as ``'Sintel/clean'``), ``sequence`` (str), ``frame`` (int), ``sample_id`` (unique in its data
     set), ``procedural`` (bool) and ``draw`` (position in the training stream, or None).
     """
+
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "inputs": Field("2 3 H W", torch.uint8),
+        "gt_flow": Field("2 H W", torch.float32),
+        "gt_valid": _VALID,
+        "gt_flow_double": Field("2 2H 2W", torch.float32, finite=False),
+        "gt_valid_noc": _VALID,
+        "gt_occlusion": _MASK,
+        "gt_foreground": _MASK,
+        "gt_detail": _MASK,
+        "gt_nonrigid": _MASK,
+        "gt_sky": _MASK,
+        "pred_flow": Field("2 H W", torch.float32),
+        "pred_flow_low": Field("2 h w", torch.float32),
+    }
+    """What each field promises; ``inputs`` are the frames that a data set gives beside the sample."""
 
     gt_flow: Tensor
     gt_valid: Tensor
