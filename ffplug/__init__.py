@@ -19,6 +19,7 @@ _DOORS = {
     "FlowInferencer": "ffplug.apis.inferencer",
     "build_model": "ffplug.apis.models",
     "convert_state_dict": "ffplug.apis.converters",
+    "get_model": "ffplug.apis.models",
     "list_models": "ffplug.plugin",
     "load_config": "ffplug.config",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "__version__",
     "build_model",
     "convert_state_dict",
+    "get_model",
     "list_models",
     "load_config",
 ]

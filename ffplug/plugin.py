@@ -332,17 +332,6 @@ def find_config(name: str) -> Path | None:
     return None
 
 
-def weights_for(name: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """What the manifests know of released weights for the model ``name``: names and tables."""
-    wanted = name.replace("-", "_")
-    return [
-        (key, table)
-        for plugin in plugins()
-        for key, table in plugin.weights.items()
-        if wanted in table.get("models", ()) or wanted == key
-    ]
-
-
 def config_names() -> list[str]:
     """Names of all models and recipes of the installed plugins, sorted."""
     return sorted({name for plugin in plugins() for name in (*plugin.models, *plugin.configs)})

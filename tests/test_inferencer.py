@@ -93,7 +93,7 @@ def test_tiles(weights, frames):
 
 
 def test_no_weights_no_result(caplog):
-    with pytest.raises(CheckpointError, match=r"random weights give noise.*princeton-vl/RAFT"):
+    with pytest.raises(CheckpointError, match=r"random weights give noise.*`ffplug weights pull raft_large_c_t"):
         ffplug.FlowInferencer("raft_large")
     assert ffplug.FlowInferencer("raft_small", random_weights=True, device="cpu").model is not None
     assert "the flow means nothing" in caplog.text

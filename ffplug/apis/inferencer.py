@@ -323,13 +323,12 @@ class FlowInferencer:
 
 def missing_weights(model: Any) -> str:
     """Say that a model needs weights, where they are and how to give them."""
-    from ffplug.plugin import weights_for
+    from ffplug.apis.weights import known_weights
 
     name = model if isinstance(model, str | os.PathLike) else "this model"
-    known = "; ".join(
-        f"{key} from {table.get('origin') or ' '.join(table.get('urls', ()))}" for key, table in weights_for(str(name))
-    )
-    where = f" Public weights: {known}." if known else ""
+    wanted = str(name).replace("-", "_")
+    public = next((weights for weights in known_weights().values() if wanted in weights.models), None)
+    where = f" `ffplug weights pull {public.name}` gets public ones, as {public.path}." if public else ""
     return (
         f"{name}: no checkpoint, and random weights give noise. Pass checkpoint=FILE (--checkpoint FILE): one of your "
         f"trainings, a .safetensors, or public weights, which are converted while loading.{where} "

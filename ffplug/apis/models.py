@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ffplug.errors import CheckpointError, ConfigError
+from ffplug.errors import CheckpointError, ConfigError, did_you_mean
 
 
 def build_model(
@@ -47,6 +47,40 @@ def build_model(
     if checkpoint is not None:
         load_weights(model, checkpoint)
     return model.eval()
+
+
+def get_model(name: str, pretrained: bool | str | os.PathLike | None = None) -> nn.Module:
+    """Build a model by its name, with published weights where they are wanted.
+
+    Nothing is downloaded: weights are those in the folder of weights (FFPLUG_WEIGHTS, else ``weights``), where
+    ``ffplug weights pull`` puts them. They are checked by size and SHA-256, and their keys converted.
+
+    Args:
+        name: of a model, as :func:`ffplug.list_models` gives it (``-`` and ``_`` alike).
+        pretrained: True for the model's default weights, a name of weights (``ffplug weights list``), or the path of a
+            file. None leaves the weights as initialised.
+
+    Returns:
+        The model in evaluation mode, on the default device.
+
+    Raises:
+        ConfigError: no such model or weights; the message lists near names.
+        CheckpointError: the weights are not on this machine, damaged, unsafe or of another model.
+    """
+    from ffplug.apis.weights import find_pretrained
+    from ffplug.plugin import list_models
+
+    wanted = name.replace("-", "_")
+    if wanted not in list_models():
+        part = list_models(f"*{wanted}*")
+        near = f"; there are {', '.join(part)}" if part else did_you_mean(wanted, list_models())
+        raise ConfigError(f"no model {name!r}{near}; `ffplug list --models` shows all")
+    if pretrained is None or pretrained is False:
+        return build_model(wanted)
+    path, source = find_pretrained(wanted, pretrained)
+    model = build_model(wanted)
+    load_weights(model, path, source)
+    return model
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike, source: str | None = None) -> None:

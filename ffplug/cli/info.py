@@ -9,6 +9,8 @@ import click
 @click.argument("name")
 def command(name: str) -> None:
     """Show everything about the plugin NAME: its components, models, recipes and weights."""
+    from ffplug.apis.weights import known_weights, weights_folder
+    from ffplug.cli.weights import describe
     from ffplug.plugin import find
 
     plugin = find(name)
@@ -25,7 +27,8 @@ def command(name: str) -> None:
             click.echo(f"\n{title}:")
             for key, module in table.items():
                 click.echo(f"  {key}  ({module})")
-    for key, weights in plugin.weights.items():
-        click.echo(f"\nweights {key}:")
-        for field, value in weights.items():
-            click.echo(f"  {field}: {value}")
+    weights = [item for item in known_weights().values() if item.plugin == plugin.name]
+    if weights:
+        click.echo(f"\nweights in {weights_folder()}:")
+        for item in weights:
+            click.echo(describe(item))
