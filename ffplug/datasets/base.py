@@ -79,6 +79,13 @@ class FlowDataset(BaseDataset):
         if not lazy_init:
             self.full_init()
 
+    @classmethod
+    def write_example(cls, folder: str | os.PathLike) -> None:
+        """Write a small procedural set in this data set's layout to a new folder, for tests and examples."""
+        from ffplug.datasets.procedural.writers import Recipe, write_procedural
+
+        write_procedural(Recipe(cls.layout, scenes=2, frames=3, size=(64, 96), textures="analytic"), folder)
+
     @property
     def name(self) -> str:
         """The data set's name with its pass, such as ``'Sintel/clean'``."""
