@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
+import re
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -15,6 +18,8 @@ from ffplug.version import __version__
 COMMANDS = {
     "list": "Show the installed plugins, what each registers, and what is wrong with it.",
     "info": "Show everything about one plugin.",
+    "check": "Check plugins as their own tests do, and print a table.",
+    "new": "Make a plugin to start from.",
     "config": "Print a resolved config, and which file each value comes from.",
     "doctor": "Report versions, plugins, op backends and devices, for a bug report.",
     "data": "Check a data set on disk.",
@@ -24,12 +29,19 @@ COMMANDS = {
     "infer": "Estimate the flow of pictures, folders or videos.",
     "submit": "Write and check the archive of a benchmark submission.",
     "convert": "Convert a published checkpoint.",
+    "weights": "List, pull, verify and mirror released weights.",
     "migrate": "Translate a config of another system.",
     "flops": "Count parameters and FLOPs of a model.",
     "benchmark": "Measure time and memory of a model.",
     "report": "Write the HTML report of a training or test run.",
 }
 """Subcommands and what they do; each lives in the module of its name."""
+
+LOST_ANOTHER = re.compile(r"Connection (was likely )?(reset|closed)|Broken pipe|Socket Timeout|remote process exited|ncclRemoteError")
+"""What gloo, NCCL and torch's store say in a process when another one has ended."""
+
+PATIENCE_S = 5
+"""How long such a process waits to be ended by its launcher."""
 
 
 class LazyGroup(click.Group):
@@ -81,7 +93,10 @@ def run(command: click.Command, arguments: Sequence[str], name: str) -> int:
         click.echo("interrupted", err=True)
         return 130
     except Exception as error:
-        if debug:
+        several = "RANK" in os.environ
+        if several:
+            _tell_launcher(error)
+        if debug or (several and not isinstance(error, FFPlugError)):
             traceback.print_exc()
         click.echo(_line(error), err=True)
         return 2 if isinstance(error, FFPlugError) else 1
@@ -101,15 +116,31 @@ def spread_options(arguments: Sequence[str], option: str = "--cfg-options") -> l
     return spread
 
 
+def _tell_launcher(error: Exception) -> None:
+    """Record the error where torchrun looks for what ended a run: with its traceback, under the rank that met it first.
+
+    A process that merely noticed the end of another one waits, for the launcher then ends it and blames the other.
+    """
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    if LOST_ANOTHER.search(str(error)):
+        time.sleep(PATIENCE_S)
+    get_error_handler().record_exception(error)
+
+
 def _line(error: Exception) -> str:
+    rank = os.environ.get("RANK")  # set where several processes work together
+    where = f"rank {rank} of {os.environ.get('WORLD_SIZE')}: " if rank else ""
+    if rank and LOST_ANOTHER.search(str(error)):
+        where += "another process ended before, and its own message says why: "
     if isinstance(error, FFPlugError):
         text = str(error).strip()
         if text.startswith("Caught "):
             # From a data-loading worker: torch puts the worker's traceback before the error.
             text = text.splitlines()[-1].partition(": ")[2]
-        return f"error: {text}"
+        return f"error: {where}{text}"
     text = " ".join(str(error).split())
-    return f"error: {type(error).__name__}: {text} (run again with --debug for the traceback)"
+    return f"error: {where}{type(error).__name__}: {text} (run again with --debug for the traceback)"
 
 
 def main() -> None:
