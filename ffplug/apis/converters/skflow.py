@@ -42,4 +42,6 @@ _UNREAD = [
 ]
 
 SKFLOW = Converter("skflow", "skflow", _RULES, _UNREAD, indexed)
+"""What renames the authors' checkpoints."""
+
 CONVERTERS.register_module(name=SKFLOW.source, module=SKFLOW)

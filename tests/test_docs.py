@@ -1,0 +1,359 @@
+"""The documentation says what is so: its blocks run, its commands parse, its links lead somewhere.
+
+The blocks of README.md and of each page of docs/ run in order, in a folder of the page's own that holds what ``world``
+makes (those of the plugins' READMEs are checked only):
+
+- ``python`` blocks share one process and one namespace, which has ``image1``, ``image2`` and ``image3``;
+- a block with a title, as in ```` ```python title="my_part.py" ````, is written to the file of that name;
+- ``bash`` blocks run by ``bash -eu``;
+- a block under ``<!-- not run: REASON -->`` does not run, for a reason of ``REASONS``.
+
+Run or not, Python is compiled, TOML, YAML and JSON are parsed, and every ``ffplug`` command is checked by its own
+parser, with the names of models, recipes and settings that stand in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import pytest
+import yaml
+from markdown_it import MarkdownIt
+
+from ffplug.cli import cli, spread_options
+from ffplug.errors import FFPlugError
+from ffplug.plugin import config_names, plugins
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+RUN = [ROOT / "README.md", *DOCS]
+PAGES = [*RUN, *sorted(ROOT.glob("plugins/*/README.md"))]
+
+REASONS = {
+    "installs": "it changes the environment that it runs in",
+    "published weights": "it needs files that their authors give out",
+    "real data": "it needs a public data set",
+    "minutes": "it takes minutes",
+    "demo": "it goes on with what `make demo` has made",
+    "variation": "it is another form of a command that runs on the same page",
+    "several machines": "it needs several machines, GPUs or a scheduler",
+    "fragment": "it is part of a file, or shows what a page before it built",
+}
+LANGUAGES = {"", "python", "bash", "toml", "yaml", "json", "cpp", "text", "html", "ini"}
+SECONDS = 300
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    title: str | None
+    text: str
+    reason: str | None
+
+    @property
+    def where(self) -> str:
+        return f"{self.page}, line {self.line}"
+
+
+def read_blocks(path: Path) -> list[Block]:
+    blocks, reason = [], None
+    for token in MarkdownIt("commonmark").parse(path.read_text()):
+        if token.type == "fence":
+            language, _, attributes = token.info.strip().partition(" ")
+            title = re.search(r'title="([^"]+)"', attributes)
+            page = str(path.relative_to(ROOT))
+            blocks.append(Block(page, token.map[0] + 1, language, title and title[1], token.content, reason))
+        comment = re.fullmatch(r"<!-- not run: (.*) -->\s*", token.content) if token.type == "html_block" else None
+        reason = comment and comment[1]
+    return blocks
+
+
+BLOCKS = {str(path.relative_to(ROOT)): read_blocks(path) for path in PAGES}
+ALL = [block for blocks in BLOCKS.values() for block in blocks]
+
+
+def steps(page: str) -> list[Block]:
+    """The blocks of a page that run or are written to files."""
+    return [
+        block
+        for block in BLOCKS[page]
+        if block.reason is None and (block.language in ("python", "bash") or block.title)
+    ]
+
+
+PUBLIC = {
+    "raft-things.pth": ROOT / "tests/golden/raft_large/keys.json",
+    "gma-sintel.pth": ROOT / "tests/golden/gma/keys.json",
+    "skflow-things.pth": ROOT / "tests/golden/skflow/keys.json",
+    "checkpoints/things.pth": ROOT / "plugins/ffplug-flowformer/tests/golden/flowformer/keys.json",
+}
+"""Published checkpoints that pages take as given, and the lists of their tensors; here their numbers are random."""
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """The folder that every page starts from: pictures, a clip, procedural Sintel, checkpoints with random numbers."""
+    import torch
+
+    from ffplug.datasets import read_image
+    from ffplug.datasets.procedural import Recipe, write_procedural
+    from ffplug.visualization import write_video
+
+    folder = tmp_path_factory.mktemp("world")
+    write_procedural(Recipe("sintel", 2, 4, (96, 128), 0, "standard", "analytic"), folder / "data/Sintel")
+    sequence = next((folder / "data/Sintel/training/clean").iterdir())
+    shutil.copytree(sequence, folder / "frames")
+    pictures = sorted((folder / "frames").iterdir())
+    for name, picture in zip(("a.png", "b.png"), pictures, strict=False):
+        shutil.copy(picture, folder / name)
+    for index in (1, 2):
+        shutil.copytree(sequence, folder / f"clips/{index}")
+    write_video([read_image(picture) for picture in pictures], folder / "clip.mp4")
+    torch.manual_seed(0)
+    for name, keys in PUBLIC.items():
+        shapes = {key: shape for key, shape in json.loads(keys.read_text()).items()}
+        state = {f"module.{key}": 0.02 * torch.randn(shape) for key, shape in shapes.items()}
+        (folder / name).parent.mkdir(exist_ok=True)
+        torch.save(state, folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("page", [page for page in (str(path.relative_to(ROOT)) for path in RUN) if steps(page)])
+def test_the_blocks_of_a_page_run(page, world, tmp_path):
+    folder = tmp_path / "page"
+    shutil.copytree(world, folder, copy_function=os.link)
+    for name in ("configs", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FFPLUG_")}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/docs_page.py"],
+        input=json.dumps([dataclasses.asdict(block) for block in steps(page)]),
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=environment,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+def test_blocks_are_of_a_known_language_and_left_out_for_a_listed_reason():
+    for block in ALL:
+        assert block.language in LANGUAGES, f"{block.where}: {block.language!r} is none of {sorted(LANGUAGES)}"
+        assert block.reason is None or block.reason in REASONS, f"{block.where}: {block.reason!r} is no reason here"
+    for path in PAGES:
+        comments = len(re.findall(r"<!-- not run:", path.read_text()))
+        used = sum(block.reason is not None for block in BLOCKS[str(path.relative_to(ROOT))])
+        assert comments == used, f"{path}: a 'not run' comment stands before no block"
+
+
+@pytest.mark.parametrize("block", ALL, ids=lambda block: f"{block.page}:{block.line}")
+def test_a_block_can_be_read(block):
+    if block.language == "python":
+        compile(block.text, block.where, "exec")
+    elif block.language == "toml":
+        tomllib.loads(block.text)
+    elif block.language == "yaml":
+        yaml.safe_load(block.text)
+    elif block.language == "json":
+        json.loads(block.text)
+    elif block.language == "bash":
+        subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+        for command in commands(block.text):
+            check_command(command, block)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of every simple command of a script, without the variables set before it."""
+    text = text.replace("\\\n", " ")
+    for line in text.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("();<>|&"):
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words.pop(0)
+                if words:
+                    yield words
+                words = ["> to a file"] if ">" in word or "<" in word else []
+            else:
+                words.append(word)
+
+
+def check_command(words: list[str], block: Block) -> None:
+    program, *arguments = words
+    if program == "ffplug":
+        check_ffplug(arguments, block)
+    elif program.startswith("python") and arguments and arguments[0].endswith(".py"):
+        script = Path(arguments[0])
+        assert (ROOT / script).is_file() or is_written(arguments[0], block), f"{block.where}: no file {script}"
+        if script.parts[0] == "tools":
+            check_ffplug([script.stem, *arguments[1:]], block)
+    elif program.startswith("tools/"):
+        assert (ROOT / program).is_file(), f"{block.where}: no file {program}"
+    elif program == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+        for target in arguments:
+            assert "=" in target or target in targets, f"{block.where}: the Makefile has no target {target!r}"
+
+
+def check_ffplug(arguments: list[str], block: Block) -> None:
+    """Let the parser of ``ffplug`` read a command line, then look up the names that stand in it."""
+    arguments = spread_options([argument for argument in arguments if argument != "--debug"])
+    where = f"{block.where}: ffplug {' '.join(arguments)}"
+    command, context = cli, click.Context(cli, info_name="ffplug")
+    try:
+        while isinstance(command, click.Group):
+            if not arguments or arguments[0].startswith("-"):
+                command.make_context("ffplug", list(arguments) or ["--help"], resilient_parsing=True)
+                return
+            name, command, arguments = command.resolve_command(context, arguments)
+            if command is None:
+                pytest.fail(f"{where}: there is no such command")
+            context = click.Context(command, info_name=name, parent=context)
+        values = command.make_context(name, list(arguments)).params
+    except click.ClickException as error:
+        pytest.fail(f"{where}: {error.format_message()}")
+    except click.exceptions.Exit:
+        return  # --help
+    check_names(values, where, block)
+
+
+def is_written(path: str, block: Block) -> bool:
+    return any(other.title == path for other in BLOCKS[block.page])
+
+
+def known_names(block: Block) -> set[str]:
+    """Names of models and recipes: those of all plugins, and those that manifests on the same page define."""
+    names = set(config_names())
+    for other in BLOCKS[block.page]:
+        if other.language == "toml":
+            tables = tomllib.loads(other.text)
+            names |= {*tables.get("models", {}), *tables.get("configs", {})}
+    return names
+
+
+def check_names(values: dict, where: str, block: Block) -> None:
+    from ffplug.config import load_config, parse_cfg_options, validate_config
+
+    name = values.get("config") or values.get("model")
+    if isinstance(name, str):
+        if "/" in name or name.endswith(".py"):
+            made = name.startswith("work_dirs/") or is_written(name, block)
+            assert made or (ROOT / name).is_file(), f"{where}: no file {name}"
+        elif not name.isupper():
+            assert name.replace("-", "_") in known_names(block), f"{where}: no model or recipe {name!r}"
+    source = values.get("source")
+    if source:
+        converters = {converter for plugin in plugins() for converter in plugin.components.get("converters", ())}
+        assert source in converters, f"{where}: no converter {source!r}"
+    options = values.get("cfg_options")
+    if options and isinstance(name, str) and (name.replace("-", "_") in config_names() or (ROOT / name).is_file()):
+        path = ROOT / name if (ROOT / name).is_file() else name
+        try:
+            validate_config(load_config(path, parse_cfg_options(options)))
+        except FFPlugError as error:
+            pytest.fail(f"{where}: {error}")
+
+
+def anchors(path: Path) -> set[str]:
+    """The anchors of a page's headings, as the site and GitHub make them."""
+    tokens = MarkdownIt("commonmark").parse(path.read_text())
+    titles = [
+        "".join(child.content for child in inline.children)
+        for opening, inline in pairwise(tokens)
+        if opening.type == "heading_open"
+    ]
+    return {slug(title) for title in titles}
+
+
+def slug(title: str) -> str:
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", plain).strip().lower())
+
+
+def links(path: Path) -> Iterator[str]:
+    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text()):
+        for child in token.children or ():
+            target = child.attrs.get("href") or child.attrs.get("src")
+            if target:
+                yield str(target)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    for link in links(path):
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            assert parts.scheme in ("https", "http") and "." in parts.netloc, f"{path}: {link} is no address"
+            continue
+        target = (path.parent / parts.path).resolve() if parts.path else path
+        assert target.exists(), f"{path}: {link} leads nowhere"
+        if path in DOCS:
+            assert target.is_relative_to(ROOT / "docs"), f"{path}: {link} leads out of the site"
+        if parts.fragment:
+            assert parts.fragment in anchors(target), f"{path}: {target.name} has no heading #{parts.fragment}"
+
+
+def site() -> dict:
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+
+def nav_pages(entry: object) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    for child in entry.values() if isinstance(entry, dict) else entry if isinstance(entry, list) else ():
+        yield from nav_pages(child)
+
+
+def test_the_navigation_holds_every_page():
+    assert sorted(nav_pages(site()["nav"])) == sorted(str(path.relative_to(ROOT / "docs")) for path in DOCS)
+
+
+REFERENCE = ("structures", "datasets", "models", "ops", "evaluation", "visualization", "apis", "engine", "testing")
+
+
+def test_the_reference_holds_every_public_name():
+    pages = "".join(path.read_text() for path in (ROOT / "docs" / "api").glob("*.md"))
+    shown = set(re.findall(r"^::: (\S+)$", pages, re.M))
+    assert {"ffplug", "ffplug.config", "ffplug.plugin", "ffplug.errors"} <= shown
+    for name in REFERENCE:
+        module = importlib.import_module(f"ffplug.{name}")
+        parts = {
+            module.__name__,
+            *(f"{module.__name__}.{found.name}" for found in pkgutil.iter_modules(module.__path__)),
+        }
+        assert parts & shown, f"docs/api shows neither {module.__name__} nor a module of it"
+        for public in getattr(module, "__all__", ()):
+            value = getattr(module, public)
+            assert f"ffplug.{name}" in shown, f"docs/api does not show ffplug.{name}, and so not its {public}"
+            described = inspect.getdoc(value) or not (inspect.isroutine(value) or inspect.isclass(value))
+            assert described, f"ffplug.{name}.{public} has no docstring"
