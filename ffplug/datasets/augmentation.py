@@ -182,6 +182,9 @@ class RAFTDenseAugment(_RAFTAugment):
 
     Raises:
         DataError: in mode ``'raft'``, an image that is smaller than the crop when the resize is not drawn.
+
+    Example:
+        dict(type="ffplug.RAFTDenseAugment", crop_size=(368, 496))
     """
 
     v_flip_probability = 0.1
@@ -275,6 +278,9 @@ class RAFTSparseAugment(_RAFTAugment):
 
     Raises:
         DataError: an image that is smaller than the crop, with ``pad=False``, when the resize is not drawn.
+
+    Example:
+        dict(type="ffplug.RAFTSparseAugment", crop_size=(288, 960))
     """
 
     h_flip_probability = 0.5

@@ -27,6 +27,9 @@ class FlyingChairsDataset(FlowDataset):
         split_file: text file whose line n tells of pair n: 1 = train, 2 = validation. None looks for
             ``FlyingChairs_train_val.txt`` or ``chairs_split.txt`` in the root and in ``data``.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.FlyingChairsDataset", data_root="data/FlyingChairs")
     """
 
     layout = "chairs"

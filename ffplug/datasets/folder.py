@@ -12,6 +12,7 @@ from mmengine import fileio
 from ffplug.datasets.base import FlowDataset, Problem
 from ffplug.datasets.formats import FLOW_SUFFIXES, IMAGE_SUFFIXES
 from ffplug.datasets.layouts import join, list_folder
+from ffplug.datasets.sintel import SintelDataset
 from ffplug.errors import DataError
 from ffplug.registry import DATASETS
 
@@ -38,6 +39,9 @@ class FolderFlowDataset(FlowDataset):
         step: distance of the two frames of a pair in the sorted list.
         name: what to call the data set in logs and tables.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.FolderFlowDataset", data_root="data/Sintel", frames="training/clean", flow="training/flow")
     """
 
     title = "folder"
@@ -60,6 +64,11 @@ class FolderFlowDataset(FlowDataset):
         self.frames, self.pairs, self.flow, self.valid, self.step = frames, pairs, flow, valid, step
         self._name = name or os.path.basename(os.fspath(data_root or "").rstrip("/")) or self.title
         super().__init__(data_root, pipeline, **kwargs)
+
+    @classmethod
+    def write_example(cls, folder: str | os.PathLike) -> None:
+        """Write a small procedural set in Sintel's layout: folders of frames, and of flow with the same stems."""
+        SintelDataset.write_example(folder)
 
     @property
     def name(self) -> str:  # noqa: D102

@@ -20,6 +20,9 @@ class HD1KDataset(FlowDataset):
         pipeline: transforms; None loads the pair and packs it.
         split: ``'train'`` or ``'test'`` (no ground truth).
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.HD1KDataset", data_root="data/HD1K")
     """
 
     layout = "hd1k"

@@ -82,6 +82,9 @@ class KITTI2015Dataset(_KITTIDataset):
         split: ``'train'`` or ``'test'`` (no ground truth).
         target: ``'occ'`` = all pixels, ``'noc'`` = without those that leave the view.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.KITTI2015Dataset", data_root="data/KITTI2015")
     """
 
     layout = "kitti2015"
@@ -100,6 +103,9 @@ class KITTI2012Dataset(_KITTIDataset):
         split: ``'train'`` or ``'test'`` (no ground truth).
         target: ``'occ'`` = all pixels, ``'noc'`` = without those that leave the view.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.KITTI2012Dataset", data_root="data/KITTI2012")
     """
 
     layout = "kitti2012"

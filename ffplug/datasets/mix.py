@@ -24,7 +24,14 @@ class MixDataset(ConcatDataset):
         lazy_init: find the pairs at first use, not now.
 
     Example:
-        >>> dict(type='ffplug.MixDataset', datasets=[sintel_clean, sintel_final, things], times=[100, 100, 1])
+        dict(
+            type="ffplug.MixDataset",
+            datasets=[
+                dict(type="ffplug.SintelDataset", data_root="data/Sintel"),
+                dict(type="ffplug.KITTI2015Dataset", data_root="data/KITTI2015"),
+            ],
+            times=[100, 1],
+        )
     """
 
     def __init__(

@@ -40,6 +40,9 @@ class SintelDataset(FlowDataset):
             ``'test'`` (no ground truth).
         scenes: exactly these scenes, in place of the choice that ``split`` makes.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.SintelDataset", data_root="data/Sintel")
     """
 
     layout = "sintel"

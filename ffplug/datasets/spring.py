@@ -28,6 +28,9 @@ class SpringDataset(FlowDataset):
         cameras: ``'left'``, ``'right'`` or both.
         directions: ``'FW'`` (frame k to k + 1), ``'BW'`` (k to k - 1) or both.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.SpringDataset", data_root="data/Spring")
     """
 
     layout = "spring"

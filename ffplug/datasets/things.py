@@ -65,6 +65,9 @@ class FlyingThings3DDataset(_ThingsDataset):
         exclude: text file naming sequences (``TRAIN/A/0023``) or frames (``TRAIN/A/0023/left/0007.png``) to leave
             out, one a line, such as the authors' list of unusable files.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.FlyingThings3DDataset", data_root="data/FlyingThings3D")
     """
 
     layout = "things"
@@ -158,6 +161,9 @@ class FlyingThings3DSubsetDataset(_ThingsDataset):
         cameras: ``'left'``, ``'right'`` or both.
         directions: ``'into_future'`` (frame k to k + 1), ``'into_past'`` (k to k - 1) or both.
         **kwargs: see :class:`FlowDataset`.
+
+    Example:
+        dict(type="ffplug.FlyingThings3DSubsetDataset", data_root="data/FlyingThings3D_subset")
     """
 
     layout = "things-subset"

@@ -131,6 +131,17 @@ class RecurrentFlowEstimator(BaseModel):
 
     Raises:
         ConfigError: two parts do not fit together; the message says which and why.
+
+    Example:
+        dict(
+            type="ffplug.RecurrentFlowEstimator",
+            encoder=dict(type="ffplug.ResidualEncoder", norm="instance"),
+            context_encoder=dict(type="ffplug.ResidualEncoder", norm="batch"),
+            cost=dict(type="ffplug.AllPairsCorrelation"),
+            update=dict(type="ffplug.RAFTUpdate"),
+            upsampler=dict(type="ffplug.ConvexUpsampler"),
+            losses=[dict(type="ffplug.SequenceLoss")],
+        )
     """
 
     def __init__(
@@ -211,6 +222,19 @@ class RecurrentFlowEstimator(BaseModel):
             for prefix in module.checkpoint_exclude_prefixes()
         )
 
+    def example_batch(self, batch_size: int = 2) -> dict[str, list]:
+        """Small random frame pairs with a flow, as a data loader gives them, the same each time: for checks."""
+        generator = torch.Generator().manual_seed(0)
+        height, width = 90, 124  # no multiples of 8, so that padding counts
+        samples = [FlowDataSample() for _ in range(batch_size)]
+        for sample in samples:
+            sample.gt_flow = torch.randn(2, height, width, generator=generator)
+            sample.gt_valid = torch.ones(height, width)
+        inputs = [
+            torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8) for _ in samples
+        ]
+        return {"inputs": inputs, "data_samples": samples}
+
     @property
     def quadratic(self) -> bool:
         """Whether memory grows with the square of a frame's pixels."""
@@ -288,6 +312,10 @@ class RecurrentFlowEstimator(BaseModel):
             return self.run(image1, image2, self.iterations, every=True)
         if mode == "loss":
             outputs = self.run(image1, image2, self.iterations, every=True, inputs=_stack_inputs(data_samples))
+            padding = data_samples[0].get("padding", (0, 0, 0, 0))
+            for name in [name for name in outputs if name.endswith("flows")]:
+                outputs[name] = [unpad(flow, padding) for flow in outputs[name]]
+            outputs |= {"image1": unpad(image1, padding), "image2": unpad(image2, padding)}
             targets = _stack_targets(data_samples)
             terms: dict[str, Tensor] = {}
             for loss in self.losses:

@@ -257,7 +257,7 @@ def _predict(model: nn.Module, batch: Mapping[str, Any], forward: Callable | Non
     """The ``pred_`` fields of each sample."""
     with torch.no_grad():
         data = model.data_preprocessor(copy.deepcopy(dict(batch)), False)
-        samples = (forward or model)(**data, mode="predict")
+        samples = (model if forward is None else forward)(**data, mode="predict")
     return [{key: sample.get(key) for key in sample.keys() if key.startswith("pred_")} for sample in samples]  # noqa: SIM118
 
 
@@ -443,7 +443,10 @@ def datasets(subject: Subject, case: str) -> None:
     config = subject.example(case)
     with in_folder(subject.folder):
         _write_examples(subject, config)
-        dataset = build("datasets", copy.deepcopy(config), case)
+        try:
+            dataset = build("datasets", copy.deepcopy(config), case)
+        except Exception as error:
+            raise LeftOut("it does not build; see the check `types`") from error
         if len(dataset) == 0:
             raise Finding(case, "its example set holds no sample", "let write_example write two or more")
         item = dataset[0]

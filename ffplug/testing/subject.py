@@ -144,9 +144,9 @@ class Subject:
 
     def explain(self, where: str, what: str, error: Exception, do: str | None = None) -> Finding:
         """Make advice of an error: its text, and the line of the plugin that it comes from."""
-        frames = [
-            frame for frame in traceback.extract_tb(error.__traceback__) if str(self.plugin.folder) in frame.filename
-        ]
+        own, kit = str(self.plugin.folder), str(Path(__file__).parent)
+        trace = traceback.extract_tb(error.__traceback__)
+        frames = [frame for frame in trace if own in frame.filename and kit not in frame.filename]
         at = f" at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
         text = " ".join(str(error).split())
         text = text if isinstance(error, FFPlugError) else f"{type(error).__name__}: {text[:600]}"

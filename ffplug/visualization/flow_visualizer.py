@@ -25,6 +25,9 @@ class FlowVisualizer(Visualizer):
         tile_width: width of each picture of a panel in pixels.
         arrows: draw the flow as arrows on frame 1.
         kwargs: MMEngine's: ``vis_backends``, ``save_dir``...
+
+    Example:
+        dict(type="ffplug.FlowVisualizer", name="visualizer")
     """
 
     def __init__(self, name: str = "visualizer", tile_width: int = 440, arrows: bool = False, **kwargs: Any) -> None:
