@@ -206,7 +206,8 @@ class FlowLoss(torch.nn.Module, ABC):
 
         Args:
             outputs: what the estimator gives in training: ``flows``, the list of N×2×H×W predictions of the
-                iterations, ``states``, the :class:`DecoderState` after each, ``encoded``, and, for each further
-                decoder, ``<name>_flows`` and ``<name>_states``.
+                iterations, ``image1`` and ``image2``, the frames N×3×H×W in 0..255, all without padding; ``states``,
+                the :class:`DecoderState` after each iteration, ``encoded``, and, for each further decoder,
+                ``<name>_flows`` and ``<name>_states``.
             targets: ``flow`` N×2×H×W in pixels, ``valid`` N×H×W in {0, 1} and any further ground truth of the samples.
         """
