@@ -544,14 +544,18 @@ def test_workers_write_the_same(tmp_path):
         assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
 
 
-def test_an_error_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_writer_goes_on(tmp_path):
     def stop(done, total):
         if done == 2:
             raise KeyboardInterrupt
 
+    recipe, counts = Recipe("chairs", size=(32, 40), textures="analytic"), []
     with pytest.raises(KeyboardInterrupt):
-        write_procedural(Recipe("chairs", size=(32, 40), textures="analytic"), tmp_path / "set", progress=stop)
-    assert list(tmp_path.iterdir()) == []
+        write_procedural(recipe, tmp_path / "set", progress=stop)
+    assert not (tmp_path / "set").exists()
+    assert write_procedural(recipe, tmp_path / "set", progress=lambda *count: counts.append(count))
+    assert counts == [(done, 6) for done in range(2, 7)]
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
 @pytest.mark.parametrize("workers", ["0", "2"])
@@ -559,15 +563,18 @@ def test_a_killed_writer_leaves_no_half_set(tmp_path, workers):
     command = [sys.executable, "-c", "from ffplug.cli import main; main()", "synth", "sintel"]
     command += ["--root", str(tmp_path / "set"), "--workers", workers, "--scenes", "500", "--size", "32x40"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".set.partial-*/training/flow/*/*.flo")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.glob(".set.partial/files/training/flow/*/*.flo")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "set").exists()
-    assert list(tmp_path.glob(".set.partial-*"))
+    assert (tmp_path / ".set.partial").exists()
+    other = Recipe("sintel", 1, 2, (32, 40), textures="analytic")
+    with pytest.raises(DataError, match="scenes: 500 there, 1 here"):
+        write_procedural(other, tmp_path / "set")
     time.sleep(1.5 if workers != "0" else 0)
-    assert write_procedural(Recipe("sintel", 1, 2, (32, 40), textures="analytic"), tmp_path / "set")
+    assert write_procedural(other, tmp_path / "set", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 

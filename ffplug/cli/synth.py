@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ffplug.cli.bulk_options import ConsoleReporter, bulk_options, conclude
 from ffplug.errors import did_you_mean
 
 ALIASES = {"kitti": "kitti2015"}
@@ -76,8 +77,8 @@ def _option(text: str) -> tuple[str, Any]:
     help="'analytic', 'pictures' (those that scikit-image and scikit-learn ship), 'mixed', or a folder of pictures.",
 )
 @click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a scene option, such as fog=0.2.")
-@click.option("--workers", default=0, show_default=True, help="Processes that render; 0 renders in this one.")
 @click.option("--overwrite", is_flag=True, help="Replace another procedural set at ROOT (never anything else).")
+@bulk_options
 def command(
     layout: str,
     root: str,
@@ -88,29 +89,24 @@ def command(
     difficulty: str,
     textures: str,
     changes: tuple[str, ...],
-    workers: int,
     overwrite: bool,
-) -> None:
+    shard: str | None,
+    **engine: Any,
+) -> int:
     """Write random textured shapes in motion, with exact flow and occlusion, in the LAYOUT of a data set.
 
-    The set appears at ROOT when it is complete, marked by PROCEDURAL.json; an interrupted run leaves nothing there.
+    The set appears at ROOT when it is complete, marked by PROCEDURAL.json; an interrupted run leaves nothing there, and
+    the same command goes on with it. With --shard each of several machines writes its share into a folder that they all
+    see.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from ffplug.datasets.procedural import Recipe, write_procedural
+    from ffplug.bulk import Shard, run_job
+    from ffplug.datasets.procedural import Recipe
+    from ffplug.datasets.procedural.writers import SynthWork
 
     options = dict(map(_option, changes))
     recipe = Recipe(layout, scenes, frames, size, seed, difficulty, textures, options)
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    work = SynthWork(recipe, root, overwrite)
     start = time.monotonic()
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(f"procedural {layout}", total=None)
-        written = write_procedural(
-            recipe, root, workers, overwrite, lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    if written:
-        click.echo(f"{root}: {scenes} procedural scenes in the layout of {layout}, {time.monotonic() - start:.1f} s")
-    else:
-        click.echo(f"{root}: holds this very procedural set already, nothing to do")
+    with ConsoleReporter(work.noun) as reporter:
+        report = run_job(work, reporter, Shard.parse(shard or "1/1"), replace=overwrite, **engine)
+    return conclude(report, work, root, time.monotonic() - start)

@@ -74,7 +74,7 @@ class Layout:
         """Write one procedural scene.
 
         Args:
-            folder: root folder of the set.
+            folder: empty folder in place of the set's root; what is written there is moved into the set.
             recipe: the set's :class:`~ffplug.datasets.procedural.writers.Recipe`; ``recipe.scene(subset, index)`` is
                 the scene.
             subset: 0 for the training part, 1 for the test or validation part.
@@ -83,7 +83,10 @@ class Layout:
         raise NotImplementedError
 
     def finish(self, folder: Path, recipe: Recipe) -> None:
-        """Write what comes after the scenes, if anything (lists, calibration)."""
+        """Write what lies beside the scenes, if anything (lists, calibration).
+
+        It follows from the recipe alone: the scenes are written by other processes, perhaps later.
+        """
 
 
 def layout_names() -> list[str]:

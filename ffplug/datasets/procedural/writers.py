@@ -1,7 +1,8 @@
 """Write procedural scenes to disk in the layout of a data set (:mod:`ffplug.datasets.layouts`).
 
 A set is written into a hidden folder beside its target and renamed when it is complete: the target holds all of it or
-does not exist. ``PROCEDURAL.json`` at its root marks it, so that no reader takes it for the real data.
+does not exist. ``PROCEDURAL.json`` at its root marks it, so that no reader takes it for the real data. Scenes are the
+units of a bulk job (:mod:`ffplug.bulk`), so that many machines can write one set and an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -11,19 +12,15 @@ import dataclasses
 import functools
 import json
 import logging
-import multiprocessing
 import os
-import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-
+from ffplug.bulk import Failure, Reporter, Work, run_job
+from ffplug.bulk.job import JobFolder, differences
 from ffplug.datasets.layouts import MARKER, get_layout, read_marker
 from ffplug.datasets.procedural.options import SceneOptions
 from ffplug.datasets.procedural.scene import Scene, random_scene
@@ -96,6 +93,98 @@ def texture_source(kind: str) -> TextureSource:
     return TextureSource(kind)
 
 
+class SynthWork(Work):
+    """The writing of a procedural set as a bulk job: a unit for each scene, and one for what lies beside them.
+
+    Args:
+        recipe: what to write.
+        root: the folder to make.
+        overwrite: replace another procedural set at ``root``. Anything else there is never touched.
+    """
+
+    noun = "scenes"
+
+    def __init__(self, recipe: Recipe, root: str | os.PathLike, overwrite: bool = False) -> None:
+        self.recipe = recipe
+        self.root = Path(root).absolute()
+        self.overwrite = overwrite
+        self.job = JobFolder(self.root.with_name(f".{self.root.name}.partial"))
+        self.targets = (self.job.path / "files",)
+        self.staging = (self.job.path / "staging",)
+        self._record = recipe.marker()
+        has_test = get_layout(recipe.layout).has_test
+        self._scenes = [(0, index) for index in range(recipe.scenes)]
+        self._scenes += [(1, index) for index in range(recipe.test_scenes if has_test else 0)]
+
+    def record(self) -> dict[str, Any]:  # noqa: D102
+        return self._record
+
+    def __len__(self) -> int:
+        return len(self._scenes) + 1
+
+    def name(self, unit: int) -> str:  # noqa: D102
+        if unit == len(self._scenes):
+            return "what lies beside the scenes"
+        subset, index = self._scenes[unit]
+        return f"{('training', 'test')[subset]} scene {index}"
+
+    def size(self, unit: int) -> int:  # noqa: D102
+        return int(unit < len(self._scenes))
+
+    def prepare(self, slot: int) -> Callable[[int, Sequence[Path]], list[Failure]]:  # noqa: D102
+        layout = get_layout(self.recipe.layout)
+
+        def write(unit: int, folders: Sequence[Path]) -> list[Failure]:
+            (folder,) = folders
+            if unit < len(self._scenes):
+                layout.write_scene(folder, self.recipe, *self._scenes[unit])
+            else:
+                layout.finish(folder, self.recipe)
+                (folder / MARKER).write_text(json.dumps(self._record, indent=2) + "\n")
+            return []
+
+        return write
+
+    def is_complete(self) -> bool:
+        """Return whether ``root`` holds the set.
+
+        Raises:
+            DataError: it holds something else, which is not to be overwritten.
+        """
+        if not self.root.exists() or (self.root.is_dir() and not any(self.root.iterdir())):
+            return False
+        found = read_marker(str(self.root)) if self.root.is_dir() else None
+        if found == self._record:
+            return True
+        if found is None:
+            raise DataError(
+                f"{self.root}: exists and is not a procedural set; choose another folder, or move it away first"
+            )
+        if not self.overwrite:
+            raise DataError(
+                f"{self.root}: holds a procedural set of other parameters ({differences(found, self._record)}); choose "
+                "another folder, or ask to overwrite it"
+            )
+        return False
+
+    def complete(self) -> None:
+        """Move the set to ``root``.
+
+        Whoever renames the files to a name of its own has them for itself, also from one that was killed in between.
+        """
+        files, mine = self.targets[0], self.job.path / f"complete.{secrets.token_hex(6)}"
+        for left in self.job.path.glob("complete.*"):
+            with contextlib.suppress(OSError):
+                os.rename(left, files)
+        try:
+            os.rename(files, mine)
+            if self.root.exists() and not self.is_complete() and any(self.root.iterdir()):
+                os.rename(self.root, self.job.path / f"old.{secrets.token_hex(6)}")
+            os.rename(mine, self.root)
+        except FileNotFoundError:
+            logger.info("%s: another process completes it", self.root)
+
+
 def write_procedural(
     recipe: Recipe,
     root: str | os.PathLike,
@@ -103,114 +192,48 @@ def write_procedural(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> bool:
-    """Write a procedural set.
+    """Write a procedural set, or what an interrupted writer of the same recipe has left to do.
 
     Args:
         recipe: what to write.
         root: the folder to make. If it holds the set of this very recipe, nothing is done.
         workers: processes that render; 0 renders in this one.
-        overwrite: replace another procedural set at ``root``. Anything else at ``root`` is never touched.
+        overwrite: replace another procedural set at ``root``, or an unfinished one. Anything else is never touched.
         progress: called with the number of scenes done and to do.
 
     Returns:
         Whether anything was written.
 
     Raises:
-        DataError: ``root`` exists and is something else.
+        DataError: ``root`` exists and is something else, or a scene cannot be written.
     """
-    root = Path(root)
-    marker = recipe.marker()
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        found = read_marker(str(root))
-        if found == marker:
-            logger.info("%s holds this procedural set already", root)
-            return False
-        if found is None:
-            raise DataError(f"{root}: exists and is not a procedural set; choose another folder, or move it away first")
-        if not overwrite:
-            raise DataError(
-                f"{root}: holds a procedural set of other parameters; choose another folder, or ask to overwrite it"
-            )
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with _partial_folder(root) as folder:
-        _write_scenes(recipe, folder, workers, progress)
-        (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
-        return _move_into_place(folder, root, marker)
+    work = SynthWork(recipe, root, overwrite)
+    if work.is_complete():
+        logger.info("%s holds this procedural set already", root)
+    reporter = _Counter(progress or (lambda done, total: None))
+    report = run_job(work, reporter, workers=workers, fail_fast=True, replace=overwrite)
+    if report.failures:
+        raise DataError(str(report.failures[0]))
+    return report.done > 0
 
 
-@contextlib.contextmanager
-def _partial_folder(root: Path) -> Iterator[Path]:
-    """Give a new folder beside ``root``, removed at the end; also remove what killed writers have left there."""
-    prefix = f".{root.name}.partial-{socket.gethostname()}-"
-    for left in root.parent.glob(f"{prefix}*"):
-        if not _is_alive(left.name.removeprefix(prefix)):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = root.with_name(f"{prefix}{os.getpid()}")
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+class _Counter(Reporter):
+    """Tells a function how many scenes are done."""
 
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.progress = progress
 
-def _is_alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:
-        return True
-    return True
+    def start(self, total: int, done: int) -> None:
+        self.total, self.done = total, done
+        self.progress(done, total)
 
+    def advance(self, count: int) -> None:
+        self.done += count
+        if count:
+            self.progress(self.done, self.total)
 
-def _move_into_place(folder: Path, root: Path, marker: dict[str, Any]) -> bool:
-    """Rename the finished folder to ``root``; another process that wrote the same set first wins."""
-    if root.is_dir() and read_marker(str(root)) not in (None, marker):
-        old = folder.with_name(f"{folder.name}.old")
-        root.rename(old)
-        folder.rename(root)
-        shutil.rmtree(old)
-        return True
-    try:
-        folder.rename(root)
-    except OSError:
-        if read_marker(str(root)) == marker:
-            return False
-        raise
-    return True
+    def fail(self, failure: Failure) -> None:
+        logger.warning("%s", failure)
 
-
-def _write_scenes(recipe: Recipe, folder: Path, workers: int, progress: Callable[[int, int], None] | None) -> None:
-    layout = get_layout(recipe.layout)
-    jobs = [(0, index) for index in range(recipe.scenes)]
-    jobs += [(1, index) for index in range(recipe.test_scenes if layout.has_test else 0)]
-    report = progress or (lambda done, total: None)
-    report(0, len(jobs))
-    if workers > 0:
-        # Fresh interpreters: forking a process that runs threads (torch's, OpenCV's) can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker) as pool:
-            futures = [pool.submit(layout.write_scene, folder, recipe, *job) for job in jobs]
-            try:
-                for done, future in enumerate(as_completed(futures), start=1):
-                    future.result()
-                    report(done, len(jobs))
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-    else:
-        for done, job in enumerate(jobs, start=1):
-            layout.write_scene(folder, recipe, *job)
-            report(done, len(jobs))
-    layout.finish(folder, recipe)
-
-
-def _start_worker() -> None:
-    """Use one thread, and end when the parent is killed: a pool's workers would wait for work for ever."""
-    cv2.setNumThreads(1)
-
-    def follow_parent() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=follow_parent, daemon=True).start()
+    def note(self, text: str) -> None:
+        logger.warning("%s", text)
