@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from ffplug.plugin import Plugin
+    from ffplug.testing.checks import Check
 
 
 @click.command("check")
@@ -12,7 +18,7 @@ import click
 def command(names: tuple[str, ...], only: tuple[str, ...], large: bool) -> int:
     """Check PLUGINs (all installed ones by default) as their own tests do, and print a table.
 
-    What is wrong is told below it as advice, and makes the exit status 1. It takes minutes for a plugin with many models.
+    What is wrong is told below it as advice, and makes the exit status 1. It takes minutes where there are many models.
     """
     import logging
 
@@ -39,21 +45,21 @@ def command(names: tuple[str, ...], only: tuple[str, ...], large: bool) -> int:
     console = Console()
     console.print(table)
     console.print("passed, [yellow]~ left out[/], [red]x failed[/]", highlight=False)
-    told = {kind: [] for kind in ("left out", "failed")}
+    told: dict[str, dict[str, list[str]]] = {"left out": {}, "failed": {}}
     for name, outcomes in results.items():
         for check, cases in outcomes.items():
             for case, kind, text in cases:
                 if kind in told:
-                    told[kind].append(f"{name} {check}[{case}]\n  {text}")
-    for kind, lines in told.items():
-        if lines:
+                    told[kind].setdefault(text, []).append(f"{name} {check}[{case}]")
+    for kind, reasons in told.items():
+        if reasons:
             click.echo(f"\n{kind}:")
-        for line in lines:
-            click.echo(line)
+        for text, cases in reasons.items():
+            click.echo(f"{', '.join(cases)}\n  {text}")
     return 1 if told["failed"] else 0
 
 
-def _check_plugin(plugin, checks, large: bool) -> dict[str, list[tuple[str, str, str]]]:  # noqa: ANN001
+def _check_plugin(plugin: Plugin, checks: list[Check], large: bool) -> dict[str, list[tuple[str, str, str]]]:
     """Case, outcome and text by check."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

@@ -125,6 +125,13 @@ class SAMContextEncoder(FrameEncoder):
 
     Raises:
         ConfigError: encoders that do not fit together, or an unknown ``fusion``.
+
+    Example:
+        dict(
+            type="ffplug_samflow.SAMContextEncoder",
+            twins=dict(type="ffplug_flowformer.TwinsFeatures"),
+            sam=dict(type="ffplug_samflow.MobileSAMTinyViT"),
+        )
     """
 
     def __init__(
