@@ -13,15 +13,19 @@ import logging
 import os
 import pickle
 import re
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from mmengine import hub, utils
+from mmengine.dist import gather_object
 from mmengine.dist import utils as dist_utils
+from mmengine.evaluator import metric as evaluator_metric
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
@@ -31,7 +35,7 @@ from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.utils import package_utils
 from safetensors import SafetensorError, safe_open
 
-from ffplug.errors import CheckpointError, PluginError
+from ffplug.errors import CheckpointError, ConfigError, PluginError
 
 TRUST_VARIABLE = "FFPLUG_TRUST_CHECKPOINT"
 
@@ -227,22 +231,94 @@ def require_package(package: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------
-# CPU. Reason: the launcher calls torch.cuda.set_device, the runner gives DDP a CUDA device, whatever there is.
+# Launchers. Reasons: MMEngine asks for a GPU whatever there is; under mpirun it never sets LOCAL_RANK, which its own
+# wrappers read; under Slurm the shell's "scontrol: not found" becomes the first machine's address; and a variable that
+# is not there is a bare KeyError.
+
+LAUNCHER_VARIABLES = {
+    "pytorch": ("RANK", "WORLD_SIZE", "LOCAL_RANK"),
+    "slurm": ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"),
+    "mpi": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK"),
+}
+"""Where each launcher tells a process its rank, the number of processes, and its rank on its own machine."""
+
+STARTED_BY = {"pytorch": "torchrun (tools/dist_train.sh)", "slurm": "srun", "mpi": "mpirun of Open MPI"}
+
+
+def read_launcher(launcher: str) -> None:
+    """Set torch's own variables (``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``, ``MASTER_PORT``) from those
+    of Slurm or Open MPI.
+
+    Args:
+        launcher: ``pytorch``, ``slurm`` or ``mpi``.
+
+    Raises:
+        ConfigError: The launcher did not start this process, or does not tell the first machine's address.
+    """
+    absent = [name for name in LAUNCHER_VARIABLES[launcher] if name not in os.environ]
+    if absent:
+        raise ConfigError(
+            f"--launcher {launcher}: {', '.join(absent)} is not set; start the processes by {STARTED_BY[launcher]}"
+        )
+    if launcher == "pytorch":
+        return
+    rank, size, local = (os.environ[name] for name in LAUNCHER_VARIABLES[launcher])
+    devices = torch.cuda.device_count()
+    # A cluster may show each process its own GPU alone, which then is number 0.
+    os.environ.update(RANK=rank, WORLD_SIZE=size, LOCAL_RANK=str(int(local) % devices if devices else local))
+    job = os.environ.get("SLURM_JOB_ID", "0")
+    os.environ.setdefault("MASTER_PORT", os.environ.get("PORT") or str(20000 + int(job) % 10000))
+    if "MASTER_ADDR" not in os.environ:
+        os.environ["MASTER_ADDR"] = _first_machine(launcher)
+
+
+def _first_machine(launcher: str) -> str:
+    if launcher == "mpi":
+        alone = os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == os.environ["OMPI_COMM_WORLD_SIZE"]
+    else:
+        alone = os.environ.get("SLURM_NNODES", os.environ.get("SLURM_JOB_NUM_NODES")) == "1"
+    if alone:
+        return "127.0.0.1"
+    nodes = os.environ.get("SLURM_STEP_NODELIST") or os.environ.get("SLURM_JOB_NODELIST") or ""
+    if launcher == "slurm" and nodes:
+        try:
+            shown = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
+            return shown.stdout.split()[0]
+        except (OSError, subprocess.CalledProcessError, IndexError):
+            pass  # it says below what to do
+    raise ConfigError(f"--launcher {launcher}: set MASTER_ADDR to the address of the machine that has rank 0")
+
+
+def _init_by(launcher: str) -> Callable:
+    def init(backend: str, init_backend: str = "torch", port: int | None = None, **kwargs: Any) -> None:
+        if port is not None:
+            os.environ["MASTER_PORT"] = str(port)
+        read_launcher(launcher)
+        dist_utils._init_dist_pytorch(backend, init_backend=init_backend, **kwargs)
+
+    return init
 
 
 def _gpu_launch(launch: Callable) -> Callable:
     @functools.wraps(launch)
     def init(backend: str, init_backend: str = "torch", **kwargs: Any) -> None:
+        read_launcher("pytorch")
         accelerated = torch.cuda.is_available() or any(
             probe()
             for probe in (dist_utils.is_mlu_available, dist_utils.is_npu_available, dist_utils.is_musa_available)
         )
-        if accelerated or init_backend != "torch":
+        if accelerated:
             launch(backend, init_backend=init_backend, **kwargs)
         else:
             torch.distributed.init_process_group(backend="gloo", **kwargs)
 
     return init
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# DistributedDataParallel. Reasons: the runner gives it a CUDA device, whatever there is; and of parameters without a
+# gradient it tells the numbers alone, an iteration too late: a rank that lacks the gradients of another has met it in
+# another collective by then, and hangs or reads its data as its own.
 
 
 def _ddp_on_any_device(init: Callable) -> Callable:
@@ -253,6 +329,61 @@ def _ddp_on_any_device(init: Callable) -> Callable:
         init(self, module, *args, **kwargs)
 
     return wrapper
+
+
+def _ddp_that_names_parameters(train_step: Callable) -> Callable:
+    @functools.wraps(train_step)
+    def wrapper(self: MMDistributedDataParallel, data: Any, optim_wrapper: Any) -> dict[str, torch.Tensor]:
+        try:
+            losses = train_step(self, data, optim_wrapper)
+            self.reducer._rebuild_buckets()  # the next forward pass begins with it, and it raises what is wrong
+        except RuntimeError as error:
+            named = _parameters_without_gradient(self, str(error))
+            if named is None:
+                raise
+            listed = ", ".join(named[:10]) + (", ..." if len(named) > 10 else "")
+            raise ConfigError(
+                f"{len(named)} parameters got no gradient: {listed}. Let a loss depend on them, freeze them "
+                "(requires_grad=False), or, where they are needed only now and then, set "
+                "find_unused_parameters=True in the config"
+            ) from error
+        return losses
+
+    return wrapper
+
+
+def _parameters_without_gradient(model: MMDistributedDataParallel, message: str) -> list[str] | None:
+    """Return the names of the parameters whose numbers torch's message lists, or None for another message."""
+    listed = re.search(r"did not receive grad for rank \d+: ([\d ]+)", message)
+    if listed is None:
+        return None
+    names = [name for name, parameter in model.module.named_parameters() if parameter.requires_grad]
+    return [names[int(index)] for index in listed[1].split()]
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Metrics. Reason: results travel through files in the current folder, which machines need not share and in which they
+# stay; and where one rank has more results than another, the surplus is dropped.
+
+
+def collect_results(results: list, size: int, device: str = "cpu", tmpdir: str | None = None) -> list | None:
+    """Bring all ranks' results to the first rank, in the order in which a sampler dealt them out.
+
+    Args:
+        results: This rank's.
+        size: How many to return; what a sampler repeated to fill up lies beyond.
+        device: Ignored; objects travel.
+        tmpdir: Ignored; no file is needed.
+
+    Returns:
+        The results on the first rank, None elsewhere.
+    """
+    parts = gather_object(results)
+    if parts is None:
+        return None
+    absent = object()
+    dealt = [item for items in zip_longest(*parts, fillvalue=absent) for item in items if item is not absent]
+    return dealt[:size]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -275,6 +406,10 @@ def _mend() -> None:
     for module in (package_utils, utils, hub.hub):
         module.install_package = require_package
     dist_utils._init_dist_pytorch = _gpu_launch(dist_utils._init_dist_pytorch)
+    dist_utils._init_dist_slurm = _init_by("slurm")
+    dist_utils._init_dist_mpi = _init_by("mpi")
+    MMDistributedDataParallel.train_step = _ddp_that_names_parameters(MMDistributedDataParallel.train_step)
+    evaluator_metric.collect_results = collect_results
     MMDistributedDataParallel.__init__ = _ddp_on_any_device(MMDistributedDataParallel.__init__)
     FlexibleRunner.__init__ = _env_default(FlexibleRunner.__init__)
 

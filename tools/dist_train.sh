@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
 # Train on several GPUs, or processes on a CPU: tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
-# Several machines: set NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT on each.
+# Several machines and restarts: variables, told in tools/torchrun.sh and docs/machines.md.
 set -euo pipefail
+source "$(dirname "$0")/torchrun.sh"
 if [ $# -lt 2 ]; then
     echo "usage: $0 CONFIG PROCESSES [options of tools/train.py]" >&2
     exit 2
 fi
-if [ -z "${MASTER_ADDR:-}" ]; then
-    rendezvous=(--standalone)
-else
-    rendezvous=(--nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}"
-        --master_addr="$MASTER_ADDR" --master_port="${MASTER_PORT:-29500}")
+if [[ ${NNODES:-1} == *:* && " $* " != *" --resume"* ]]; then
+    echo "NNODES=$NNODES: training starts again whenever a machine comes or goes; add --resume" >&2
+    exit 2
 fi
-exec "${PYTHON:-python}" -m torch.distributed.run "${rendezvous[@]}" --nproc_per_node="$2" \
-    "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"
+launch "$2" "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"

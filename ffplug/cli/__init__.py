@@ -37,7 +37,9 @@ COMMANDS = {
 }
 """Subcommands and what they do; each lives in the module of its name."""
 
-LOST_ANOTHER = re.compile(r"Connection (was likely )?(reset|closed)|Broken pipe|Socket Timeout|remote process exited|ncclRemoteError")
+LOST_ANOTHER = re.compile(
+    r"Connection (was likely )?(reset|closed)|Broken pipe|Socket Timeout|remote process exited|ncclRemoteError"
+)
 """What gloo, NCCL and torch's store say in a process when another one has ended."""
 
 PATIENCE_S = 5

@@ -47,6 +47,7 @@ def command(
     Interrupt it at any time and go on with --resume: the result is the same.
     """
     import torch
+    from mmengine.dist import is_main_process
 
     from ffplug.compat import TRUST_VARIABLE
     from ffplug.engine.run import load_run_config, open_runner, set_resume
@@ -63,4 +64,6 @@ def command(
         loaded.optim_wrapper = {**loaded.optim_wrapper, "type": "ffplug.AmpOptimWrapper", "dtype": dtype}
     with open_runner(loaded) as runner:
         runner.train()
-    click.echo(f"results are in {loaded.work_dir}")
+        first = is_main_process()
+    if first:
+        click.echo(f"results are in {loaded.work_dir}")

@@ -17,6 +17,9 @@ from ffplug.datasets.seeding import derive_seed, seed_everything
 from ffplug.errors import ConfigError
 from ffplug.registry import LOOPS
 
+SAMPLES = "samples"
+"""Where the message hub, which checkpoints hold, keeps how many samples were trained on."""
+
 
 @LOOPS.register_module()
 class IterBasedTrainLoop(BaseLoop):
@@ -28,7 +31,8 @@ class IterBasedTrainLoop(BaseLoop):
     rank), so dropout, noise and the like do not depend on what was drawn before either. What does depend on it in
     MMEngine: its own loop replays every batch, or with the fork skips them and loses the randomness.
 
-    Over several ranks the logged losses are the means over the ranks, those of the global batch.
+    Over several ranks the logged losses are the means over the ranks, those of the global batch. A resumed run may have
+    another number of ranks, or another batch: no sample of the stream is left out or taken twice.
 
     An iteration is one forward and backward pass: with ``accumulative_counts=k`` in the optimiser wrapper, the
     parameters change every k-th iteration.
@@ -110,17 +114,28 @@ class IterBasedTrainLoop(BaseLoop):
         self.runner.call_hook("after_train")
         return self.runner.model
 
+    @property
+    def _global_batch(self) -> int:
+        return self.dataloader.batch_size * get_world_size()
+
     def _positioned_dataloader(self) -> DataLoader:
         sampler = self.dataloader.sampler
         if sampler.seed == self._initial_seed:  # not one of its own: it follows the run's, which a resume restores
             sampler.seed = self.runner.seed
-        sampler.set_start(self._iter * self.dataloader.batch_size * get_world_size())
+        # The stream goes on where it was, however many processes came to it before.
+        done = self._iter * self._global_batch
+        if self._iter:
+            done = self.runner.message_hub.get_info(SAMPLES, done)
+        self.runner.message_hub.update_info(SAMPLES, done)
+        sampler.set_start(done)
         if self._iter:
             print_log(f"Resuming at iteration {self._iter}; no data is replayed", "current", logging.INFO)
         return self.dataloader
 
     def run_iter(self, data_batch: dict | Sequence) -> None:
         """Train on one batch."""
+        hub = self.runner.message_hub
+        hub.update_info(SAMPLES, hub.get_info(SAMPLES) + self._global_batch)
         self.runner.call_hook("before_train_iter", batch_idx=self._iter, data_batch=data_batch)
         seed_everything(derive_seed(self.runner.seed, "iteration", self._iter, get_rank()))
         outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, init_dist, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, init_dist, is_main_process
 from mmengine.logging import print_log
-from mmengine.runner import Runner
+from mmengine.registry import RUNNERS
+from mmengine.runner import FlexibleRunner, Runner
 
 from ffplug.config import apply_device_fragment, load_config, parse_cfg_options, validate_config
 from ffplug.engine.checkpoint_hook import find_resumable
@@ -85,27 +87,54 @@ def prepare_data(config: Config) -> None:
 def set_resume(config: Config, resume: str | None) -> None:
     """Point the config at the checkpoint to resume from.
 
+    Where torchrun starts processes again after one died, that is the newest of the work folder, whatever is asked for.
+
     Args:
         config: The config; its ``resume=True`` counts as ``'auto'``.
         resume: ``'auto'`` for the newest whole checkpoint of the work folder, if there is one; a path; or None.
 
     Raises:
-        CheckpointError: The path does not exist, or the checkpoint that the config starts from.
+        CheckpointError: The path does not exist, or the checkpoint that the config starts from, or not on this machine.
     """
     if resume is None and config.get("resume"):
         resume = config.get("load_from") or "auto"
+    asked = resume
+    if restarted():
+        resume = "auto"
     if resume == "auto":
-        newest = find_resumable(config.work_dir)
-        resume = str(newest) if newest else None
+        newest = _newest_for_all(config.work_dir)
         print_log(
             f"Resuming from {newest}" if newest else f"Nothing to resume in {config.work_dir}: starting", "current"
         )
+        resume = newest or (asked if asked != "auto" else None)
     config.resume = resume is not None
     if resume is not None:
         config.load_from = resume
     start = config.get("load_from")
     if start and "://" not in start and not Path(start).expanduser().is_file():
         raise CheckpointError(f"checkpoint {start} does not exist")
+
+
+def restarted() -> bool:
+    """Tell whether torchrun started this process anew, after another one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def _newest_for_all(work_dir: str) -> str | None:
+    """Return the checkpoint that the first process finds, which all then resume from.
+
+    Raises:
+        CheckpointError: This machine does not have it.
+    """
+    newest = find_resumable(work_dir) if is_main_process() else None
+    shared = [str(newest) if newest else None]
+    broadcast_object_list(shared)
+    if shared[0] is not None and not Path(shared[0]).is_file():
+        raise CheckpointError(
+            f"checkpoint {shared[0]} of the first machine is not on {socket.gethostname()}: "
+            "to resume, --work-dir must be a folder that all machines share"
+        )
+    return shared[0]
 
 
 def keep_test_only(config: Config) -> None:
@@ -126,11 +155,11 @@ def keep_test_only(config: Config) -> None:
 
 
 @contextmanager
-def open_runner(config: Config) -> Iterator[Runner]:
-    """Build a runner; when the block ends, however it ends, give terminal and processes' communication back."""
+def open_runner(config: Config) -> Iterator[Runner | FlexibleRunner]:
+    """Build a runner of the config's ``runner_type``; however the block ends, give terminal and communication back."""
     runner: Any = None
     try:
-        runner = Runner.from_cfg(config)
+        runner = RUNNERS.build(config)
         yield runner
     finally:
         for hook in runner.hooks if runner else ():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -21,15 +21,17 @@ from toy_engine.registry import DATASETS, HOOKS, METRICS, MODELS
 
 @DATASETS.register_module()
 class ToyFlow(Dataset):
-    """Pairs of noise; augmentation draws from all three generators. Sample ``poison`` has a flow of NaN."""
+    """Pairs of noise; augmentation draws from all three generators. ``poison`` has a flow of NaN, ``torn`` raises."""
 
-    def __init__(self, length=11, augment=True, poison=None):
-        self.length, self.augment, self.poison = length, augment, poison
+    def __init__(self, length=11, augment=True, poison=None, torn=None):
+        self.length, self.augment, self.poison, self.torn = length, augment, poison, torn
 
     def __len__(self):
         return self.length
 
     def __getitem__(self, index):
+        if index == self.torn:
+            raise OSError(f"toy/{int(index)}.png is torn")
         generator = torch.Generator().manual_seed(int(index))
         images = torch.randint(0, 256, (2, 3, 16, 24), generator=generator, dtype=torch.uint8)
         flow = torch.randn(2, 16, 24, generator=generator)
@@ -45,15 +47,21 @@ class ToyFlow(Dataset):
 
 @MODELS.register_module()
 class ToyEstimator(BaseModel):
-    """A convolution with dropout and noise, and a frozen part that checkpoints leave out."""
+    """A convolution with dropout and noise, and a frozen part that checkpoints leave out.
 
-    def __init__(self, dropout=0.2, width=8):
+    ``spare`` adds a layer that the ranks of this list use, and from their third pass on no other.
+    """
+
+    def __init__(self, dropout=0.2, width=8, spare=None):
         super().__init__()
         self.first = nn.Conv2d(6, width, 3, padding=1)
         self.norm = nn.InstanceNorm2d(width)
         self.last = nn.Conv2d(width, 2, 3, padding=1)
         self.dropout = dropout
         self.frozen = nn.Linear(4, 4).requires_grad_(False)
+        self.spare, self.passes = spare, 0
+        if spare is not None:
+            self.extra = nn.Conv2d(width, width, 1)
 
     def checkpoint_exclude_prefixes(self):
         return ("frozen.",)
@@ -64,6 +72,9 @@ class ToyEstimator(BaseModel):
         if mode == "loss" and self.dropout:
             images = images + 0.1 * torch.randn_like(images) * random.random() * np.random.rand()
         hidden = nn.functional.dropout(self.norm(self.first(images)).relu(), self.dropout, self.training)
+        self.passes += self.training
+        if self.spare is not None and ((self.passes < 3 and self.spare) or get_rank() in self.spare):
+            hidden = hidden + self.extra(hidden)
         flow = self.last(hidden)
         if mode == "tensor":
             return flow

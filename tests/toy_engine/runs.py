@@ -3,8 +3,11 @@
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ffplug.engine.run import load_run_config
@@ -32,10 +35,70 @@ def command(tool, *arguments):
     return [sys.executable, str(TOOLS / f"{tool}.py"), *map(str, arguments)]
 
 
-def run(arguments, **kwargs):
+def run(arguments, environment=None, **kwargs):
     return subprocess.run(
-        list(map(str, arguments)), env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **kwargs
+        list(map(str, arguments)),
+        env={**ENVIRONMENT, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        **kwargs,
     )
+
+
+@contextmanager
+def started(arguments, log, **environment):
+    """A process with its children in a session of its own, which is over when the block ends."""
+    with open(log, "a") as file:
+        process = subprocess.Popen(
+            list(map(str, arguments)),
+            env={**ENVIRONMENT, **environment},
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            for pid in [process.pid, *descendants(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+
+
+def descendants(pid):
+    """The processes that ``pid`` started, and theirs; parents come first."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+def workers(pid):
+    """The ranks that a torchrun started on its machine, in their order."""
+    found = []
+    for child in descendants(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            environment = dict(
+                line.split("=", 1) for line in Path(f"/proc/{child}/environ").read_text().split("\0") if "=" in line
+            )
+            if "RANK" in environment:
+                found.append((int(environment["RANK"]), child))
+    return [child for _, child in sorted(found)]
+
+
+def wait_for(condition, process, log, seconds=60):
+    """Wait until something is so, while a process runs."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline, Path(log).read_text()
+        time.sleep(0.02)
+
+
+def reached(work_dir, iteration):
+    """Whether a run recorded this iteration."""
+    return (Path(work_dir) / "losses.jsonl").is_file() and iteration in records(work_dir)
 
 
 def records(work_dir, name="losses"):
