@@ -61,8 +61,8 @@ One folder a case, named as the source that `ffplug convert --from` takes:
 
 - `keys.json`: keys and shapes of MMFlow's state dict, as its checkpoints have them. Every tensor is filled from its key
   alone (`ffplug/testing/golden.py`), so no weights are kept. `scales.json` holds the factors on some of them.
-- `case1.npz`: `seeds`, `size` and `iterations` of the run, and `flow`, every {step}nd row and column of MMFlow's answer in
-  pixels. The frames are `image(seed, (height, width, 3))` of the same module, cut to uint8, RGB; MMFlow got them in
+- `case1.npz`: `seeds`, `size` and `iterations` of the run, and `flow`, every {step}nd row and column of MMFlow's
+  answer, in pixels. The frames are `image(seed, (height, width, 3))` of the same module, cut to uint8, RGB; MMFlow got them in
   its own order (BGR), and padded and normalised them for itself.
 
 | case | config of MMFlow | mean length of the flow |

@@ -1,7 +1,7 @@
 """Configs of other systems, translated to FFPlug's.
 
-A migration is a function that a plugin registers in its ``MIGRATIONS`` under the other system's name: it takes the path of
-a config file and gives a :class:`Migration`. It reads the file as data and never runs it.
+A migration is a function that a plugin registers in its ``MIGRATIONS`` under the other system's name: it takes the
+path of a config file and gives a :class:`Migration`. It reads the file as data and never runs it.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ def migrate_config(system: str, path: str | os.PathLike) -> Migration:
         path: its config file.
 
     Raises:
-        ConfigError: unknown system; a file that is missing, or is more than plain data; a model that FFPlug does not have.
+        ConfigError: unknown system; a file that is missing, or is more than data; a model that FFPlug does not have.
     """
-    from ffplug.plugin import install_line, plugins
+    from ffplug.plugin import component_owners, install_line
     from ffplug.registry import MIGRATIONS
 
-    owners = {name: plugin.package for plugin in plugins() for name in plugin.components.get("migrations", ())}
+    owners = component_owners("migrations")
     name = system.replace("-", "_")
     if name not in owners:
         known = f"expected one of {', '.join(sorted(owners))}" if owners else "no installed plugin translates any"

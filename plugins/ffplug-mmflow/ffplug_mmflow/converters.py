@@ -1,8 +1,8 @@
 """Converters for RAFT and GMA as MMFlow's 0.x and 1.x branches keep them; both have the same keys.
 
-MMFlow's networks differ from the published ones in two things that weights can make up for, so its checkpoints run in the
-core's networks as they are: frames come in the order BGR, and the position logits of GMA's attention are not divided by
-the square root of the channels.
+MMFlow's networks differ from the published ones in two things that weights can make up for: frames come in the order
+BGR, and the position logits of GMA's attention are not divided by the square root of the channels. So its checkpoints
+run in the core's networks as they are.
 """
 
 from __future__ import annotations
