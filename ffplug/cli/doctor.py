@@ -26,7 +26,6 @@ PACKAGES = {
     "onedl-mmcv": None,
     "onedl-mmpretrain": None,
     "timm": "pip install timm",
-    "fvcore": "pip install fvcore",
     "scikit-image": "pip install scikit-image",
     "scikit-learn": "pip install scikit-learn",
 }
