@@ -6,8 +6,9 @@ import contextlib
 import inspect
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ffplug.apis.run_folder import resolve_run
-from ffplug.apis.sources import Frame, FramePair, find_sequences
+from ffplug.apis.sources import Frame, FramePair, FrameSequence, OnError, find_sequences
 from ffplug.datasets.formats import write_flow, write_image
 from ffplug.errors import CheckpointError, ConfigError, DataError, FFPlugError, did_you_mean
 from ffplug.models.cost import available_memory
@@ -162,10 +163,7 @@ class FlowInferencer:
                 load_weights(model, resolve_run(None, checkpoint)[1], source)
             built = model
         else:
-            name, weights = resolve_run(model, checkpoint)
-            name = DEFAULT_MODEL if name is None else name
-            if weights is None and not random_weights:
-                raise CheckpointError(missing_weights(name))
+            name, weights = find_model(model, checkpoint, random_weights)
             built = build_model(name)
             if weights is not None:
                 load_weights(built, weights, source)
@@ -215,12 +213,25 @@ class FlowInferencer:
             DataError: an input is missing, damaged or of another size than its neighbour; what came before it has been
                 yielded by then.
         """
+        yield from self.run(find_sequences(inputs))
+
+    def run(self, sequences: Iterable[FrameSequence], on_error: OnError | None = None) -> Iterator[FlowResult]:
+        """Yield the flow of each pair of the sequences.
+
+        Args:
+            sequences: as :func:`~ffplug.apis.sources.find_sequences` gives them.
+            on_error: is told each pair whose frames cannot be read or do not fit into memory, and the others follow;
+                None raises the error instead.
+
+        Raises:
+            DataError: as told, without ``on_error``; what came before has been yielded by then.
+        """
         batch: list[FramePair] = []
-        for sequence in find_sequences(inputs):
-            pairs = sequence.pairs()
+        for sequence in sequences:
+            pairs = sequence.pairs(on_error)
             low: Tensor | None = None
-            # Successive pairs share a frame; tiles and batches are cut otherwise.
-            video = VideoMemory() if self._shares_frames() else None
+            video: VideoMemory | None = None
+            following = -1
             while True:
                 try:
                     pair = next(pairs, None)
@@ -229,16 +240,35 @@ class FlowInferencer:
                     raise
                 if pair is None:
                     break
+                if pair.index != following:
+                    low = None
+                    # Successive pairs share a frame; tiles and batches are cut otherwise.
+                    video = VideoMemory() if self._shares_frames() else None
+                following = pair.index + 1
                 if batch and batch[0].image1.shape != pair.image1.shape:
-                    yield from self._run(batch)[0]
+                    yield from self._try(batch, on_error)[0]
                     batch = []
                 batch.append(pair)
                 if len(batch) == self.batch_size:
                     start = forward_warp_flow(low) if self.warm_start and low is not None else None
-                    results, low = self._run(batch, start, video)
+                    results, low = self._try(batch, on_error, start, video)
+                    following = following if results else -1
                     batch = []
                     yield from results
-        yield from self._run(batch)[0]
+        yield from self._try(batch, on_error)[0]
+
+    def _try(
+        self, pairs: list[FramePair], on_error: OnError | None, *memory: Any
+    ) -> tuple[list[FlowResult], Tensor | None]:
+        """As :meth:`_run`, with the pairs handed to ``on_error`` where they fail."""
+        try:
+            return self._run(pairs, *memory)
+        except DataError as error:
+            if on_error is None:
+                raise
+            for pair in pairs:
+                on_error(pair.name, error)
+            return [], None
 
     def predict(self, image1: Frame, image2: Frame) -> FlowResult:
         """Return the flow of one pair of frames (paths, arrays or tensors)."""
@@ -319,6 +349,29 @@ class FlowInferencer:
         if not fits:
             logger.info("frames of %d×%d run in tiles of %s", height, width, self._tiles.size)
         return fits
+
+
+def find_model(
+    model: str | os.PathLike[str] | Mapping[str, Any] | None,
+    checkpoint: str | os.PathLike[str] | None,
+    random_weights: bool,
+) -> tuple[str | os.PathLike[str] | Mapping[str, Any], Path | None]:
+    """Return what :func:`ffplug.build_model` takes, and the file of the weights.
+
+    Args:
+        model: as for :class:`FlowInferencer`, but no built module.
+        checkpoint: as there.
+        random_weights: allow a model without weights, whose file is None.
+
+    Raises:
+        CheckpointError: no weights.
+        ConfigError: a work folder without a config.
+    """
+    name, weights = resolve_run(model, checkpoint)
+    name = DEFAULT_MODEL if name is None else name
+    if weights is None and not random_weights:
+        raise CheckpointError(missing_weights(name))
+    return name, weights
 
 
 def missing_weights(model: Any) -> str:

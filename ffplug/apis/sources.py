@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +20,8 @@ from ffplug.errors import DataError
 
 PathLike: TypeAlias = str | os.PathLike
 Frame: TypeAlias = PathLike | np.ndarray | Tensor
+OnError: TypeAlias = Callable[[str, DataError], None]
+"""Is told the name of a pair that is lost, and why."""
 
 
 @dataclass(frozen=True)
@@ -52,33 +54,75 @@ class FrameSequence:
         frames: the frames, which are loaded one by one.
         count: number of frames, or None where it is not known before the end.
         names: of the frames, or None to number them.
+        first: position of the first frame, in a part of a sequence.
+        whole: whether this is no part, so that a single frame is an error.
     """
 
     name: str
     frames: Iterable[Frame]
     count: int | None
     names: tuple[str, ...] | None = None
+    first: int = 0
+    whole: bool = True
 
-    def pairs(self) -> Iterator[FramePair]:
+    def pair_name(self, index: int) -> str:
+        """Return the name of the pair whose first frame is ``index``."""
+        name = self.names[index] if self.names else f"frame_{self.first + index:06d}"
+        return f"{self.name}/{name}" if self.name else name
+
+    def part(self, start: int, stop: int, frames: Iterable[Frame]) -> FrameSequence:
+        """Return the pairs from ``start`` to before ``stop``, whose frames are given: one more than there are pairs."""
+        names = self.names[start : stop + 1] if self.names else None
+        return replace(self, frames=frames, count=stop + 1 - start, names=names, first=start, whole=False)
+
+    def pairs(self, on_error: OnError | None = None) -> Iterator[FramePair]:
         """Yield each frame with its successor; every frame is read once, and two are in memory at a time.
+
+        Args:
+            on_error: is told each pair that is lost, and the others follow; None raises the error instead.
 
         Raises:
             DataError: a frame is unreadable, of another size than its neighbour, or alone.
         """
+
+        def lose(place: int, error: DataError) -> None:
+            if on_error is None:
+                raise error
+            on_error(self.pair_name(place), error)
+
         previous: tuple[np.ndarray, str | None] | None = None
-        index = -1
-        for index, frame in enumerate(self.frames):
+        frames, index = iter(self.frames), -1
+        while True:
+            try:
+                frame = next(frames)
+            except StopIteration:
+                break
+            except DataError as error:  # a video ends early
+                lose(max(index, 0), error)
+                return
+            index += 1
             path = os.fspath(frame) if isinstance(frame, str | os.PathLike) else None
-            image = to_image(frame, f"frame {index} of {self.name or 'the input'}")
+            try:
+                image = to_image(frame, f"frame {self.first + index} of {self.name or 'the input'}")
+            except DataError as error:
+                if previous is not None:
+                    lose(index - 1, error)
+                if self.count is None or index + 1 < self.count:
+                    lose(index, error)
+                previous = None
+                continue
             if previous is not None:
-                self._check_sizes(previous, (image, path), index)
-                name = self.names[index - 1] if self.names else f"frame_{index - 1:06d}"
-                full = f"{self.name}/{name}" if self.name else name
-                yield FramePair(previous[0], image, full, self.name, index - 1, (previous[1], path))
+                try:
+                    self._check_sizes(previous, (image, path), index)
+                except DataError as error:
+                    lose(index - 1, error)
+                else:
+                    name = self.pair_name(index - 1)
+                    yield FramePair(previous[0], image, name, self.name, self.first + index - 1, (previous[1], path))
             previous = (image, path)
-        if index < 1:
+        if index < 1 and self.whole:
             where = self.name or (previous[1] if previous and previous[1] else "the input")
-            raise DataError(f"{where}: flow needs two frames or more, found {index + 1}")
+            lose(0, DataError(f"{where}: flow needs two frames or more, found {index + 1}"))
 
     def _check_sizes(
         self, first: tuple[np.ndarray, str | None], second: tuple[np.ndarray, str | None], index: int
@@ -90,6 +134,51 @@ class FrameSequence:
                 f"{names[0]} is {sizes[0]} pixels (H×W) and {names[1]} is {sizes[1]}: "
                 "the frames of a pair must have one size"
             )
+
+
+class FrameReader:
+    """Stretches of a sequence's frames; going forward, no frame is read twice.
+
+    Args:
+        frames: what can be iterated again and again.
+    """
+
+    def __init__(self, frames: Iterable[Frame]) -> None:
+        self._frames = frames
+        self._restart()
+
+    def _restart(self) -> None:
+        self._iterator = iter(self._frames)
+        self._next = 0
+        self._last: Frame | None = None
+        self._error: DataError | None = None
+
+    def read(self, first: int, last: int) -> Iterator[Frame]:
+        """Yield the frames from ``first`` to ``last``, as far as there are any.
+
+        Raises:
+            DataError: a frame cannot be read.
+        """
+        if isinstance(self._frames, list | tuple):
+            yield from self._frames[first : last + 1]
+            return
+        if first < self._next - 1:
+            self._restart()
+        if first == self._next - 1:
+            yield self._last
+        while self._next <= last:
+            if self._error is not None:
+                raise self._error
+            try:
+                self._last = next(self._iterator)
+            except StopIteration:
+                return
+            except DataError as error:
+                self._error = error
+                raise
+            self._next += 1
+            if self._next > first:
+                yield self._last
 
 
 def to_image(frame: Frame, name: str = "the frame") -> np.ndarray:
@@ -180,22 +269,32 @@ def _from_path(path: Path) -> list[FrameSequence]:
         folders = [path, *sorted((part for part in path.iterdir() if part.is_dir()), key=_natural)]
         if _pictures(path):
             folders = [path]
-        sequences = [_from_files(files, folder.name) for folder in folders if (files := _pictures(folder))]
+        sequences = [_from_files(files, _folder_name(folder)) for folder in folders if (files := _pictures(folder))]
         if not sequences:
             raise DataError(f"{path}: no pictures in this folder; expected {' '.join(IMAGE_SUFFIXES)}")
         return sequences
     if glob.has_magic(str(path)) and not path.exists():
         found = sorted((Path(name) for name in glob.glob(str(path), recursive=True)), key=_natural)
         files = [file for file in found if file.suffix.lower() in IMAGE_SUFFIXES]
-        if not files:
-            raise DataError(f"{path}: no picture matches")
-        folders = {file.parent: None for file in files}
-        return [_from_files([file for file in files if file.parent == folder], folder.name) for folder in folders]
+        videos = [file for file in found if file.suffix.lower() in VIDEO_SUFFIXES]
+        if not files and not videos:
+            raise DataError(f"{path}: no picture or video matches")
+        folders: dict[Path, list[Path]] = {}
+        for file in files:
+            folders.setdefault(file.parent, []).append(file)
+        return [_from_files(files, _folder_name(folder)) for folder, files in folders.items()] + [
+            sequence for video in videos for sequence in _from_path(video)
+        ]
     if path.suffix.lower() in VIDEO_SUFFIXES:
         video = VideoFrames(path)
         return [FrameSequence(path.stem, video, video.count)]
     _check_picture(path)
     raise DataError(f"{path}: one picture makes no pair; give a second one, a folder, a glob or a video")
+
+
+def _folder_name(folder: Path) -> str:
+    """The folder's name, also where it is given as ``.`` or ``..``, which are no names for results."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
 def _check_picture(path: Path) -> None:
@@ -236,7 +335,8 @@ def _told_apart(sequences: list[FrameSequence]) -> list[FrameSequence]:
     named = []
     for index, sequence in enumerate(sequences):
         name = sequence.name or f"sequence_{index:04d}"
-        name = f"{name}_{index:04d}" if name in taken else name
+        while name in taken:
+            name = f"{name}_{index:04d}"
         taken.add(name)
         named.append(replace(sequence, name=name))
     return named

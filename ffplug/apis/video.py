@@ -50,6 +50,11 @@ class VideoFrames:
             self.count: int | None = stream.frames or None
             self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
 
+    def count_packets(self) -> int:
+        """Return how many frames to expect where the file does not declare it; quick, as nothing is decoded."""
+        with self._open() as container:
+            return sum(packet.size > 0 for packet in container.demux(container.streams.video[0]))
+
     def _open(self) -> av.container.InputContainer:
         if not self.path.is_file():
             raise DataError(f"{self.path}: no such video file")

@@ -148,12 +148,15 @@ class JobFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def open(self, record: Mapping[str, Any], replace: bool = False) -> None:
+    def open(self, record: Mapping[str, Any], replace: bool = False) -> bool:
         """Begin the job, or join the one that has begun.
 
         Args:
             record: what its results follow from.
             replace: drop an unfinished job of another record.
+
+        Returns:
+            Whether the job was begun, not joined.
 
         Raises:
             DataError: an unfinished job of another record is there.
@@ -163,13 +166,14 @@ class JobFolder:
             self.drop(found)
             found = None
         if found is None and self._create(record):
-            return
+            return True
         found = self._read()
         if found != record:
             raise DataError(
                 f"{self.path}: an unfinished job with other settings ({differences(found or {}, record)}); give those "
                 "settings to finish it, or choose another folder, or delete this one"
             )
+        return False
 
     def _create(self, record: Mapping[str, Any]) -> bool:
         fresh = self._beside()

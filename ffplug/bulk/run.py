@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ffplug.bulk.job import Failure, Shard, Work
 from ffplug.bulk.workers import Died, Finished, LocalProcesses, RayWorkers, Ready, ThisProcess, Unable, Workers
-from ffplug.errors import ConfigError, DataError
+from ffplug.errors import ConfigError, DataError, FFPlugError
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +92,7 @@ def run_job(
     report = Report(found=len(units))
     # The second look is for a job that another process completed between the first and the opening of the folder.
     record = work.record()
-    if not work.is_complete():
-        work.job.open(record, replace)
+    begun = not work.is_complete() and work.job.open(record, replace)
     if work.is_complete():
         work.job.drop(record)
         return report
@@ -105,6 +104,10 @@ def run_job(
         crew = _hire(work, engine, min(workers, len(waiting)), ray_address)
         try:
             _Schedule(work, crew, waiting, retries, fail_fast, reporter, report).run()
+        except FFPlugError:
+            if begun and not work.job.done():
+                work.job.drop(record)  # so that the settings can be mended
+            raise
         finally:
             crew.close()
     done = work.job.done()

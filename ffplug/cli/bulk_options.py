@@ -15,9 +15,7 @@ NAMED = 50
 """Failures that are named at the end; all are told when they happen."""
 
 OPTIONS = (
-    click.option(
-        "--shard", metavar="I/N", help="Do the I-th of N shares, as 1/8 on the first of 8 machines."
-    ),
+    click.option("--shard", metavar="I/N", help="Do the I-th of N shares, as 1/8 on the first of 8 machines."),
     click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True),
     click.option("--workers", type=int, default=0, help="Processes, or actors on Ray; 0 works in this process."),
     click.option("--ray-address", help="A Ray cluster, as auto or HOST:PORT; else Ray runs here while the job does."),
@@ -119,7 +117,7 @@ def conclude(report: Any, work: Any, where: Any, seconds: float) -> int:
         return 1
     total = sum(map(work.size, range(len(work))))
     if report.remaining:
-        click.echo(f"{where}: this shard is done, {seconds:.1f} s; {report.remaining} of {len(work)} parts are not yet")
+        click.echo(f"{where}: this shard is done, {seconds:.1f} s; {report.remaining} of {len(work)} parts remain")
     elif report.done:
         click.echo(f"{where}: complete, {total} {work.noun}, {seconds:.1f} s")
     else:

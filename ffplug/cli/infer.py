@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ffplug.cli.bulk_options import ConsoleReporter, bulk_options, conclude
+
 FORMATS = ("flo", "png", "npy", "pfm", "flo5")
 
 
 @click.command("infer")
-@click.argument("inputs", nargs=-1, required=True)
+@click.argument("inputs", nargs=-1)
+@click.option(
+    "--pairs", help="A list of pairs in place of INPUTS: .csv, .tsv or .jsonl with image1, image2 and, if given, name."
+)
 @click.option("--model", help="Name of a model or recipe, a config file, or a training's work folder.")
 @click.option("--checkpoint", help="Weights: of a training, .safetensors, or public ones, converted while loading.")
 @click.option(
@@ -35,11 +41,95 @@ FORMATS = ("flo", "png", "npy", "pfm", "flo5")
 @click.option("--dtype", help="float32, float16 or bfloat16.")
 @click.option("--compile", is_flag=True, help="Compile the network for each size of frames (minutes at first).")
 @click.option("--random-weights", is_flag=True, help="Run a model without weights; the result means nothing.")
-def command(inputs: tuple[str, ...], out: str | None, show: str | None, video: str | None, **options: Any) -> None:
+@click.option("--seed", default=0, show_default=True, help="Of random weights.")
+@click.option("--threads", type=int, help="On the CPU; for each worker, and 1 if not given, in a bulk job.")
+@click.option("--chunk", default=32, show_default=True, help="Pairs of a bulk job that are done, or redone, together.")
+@bulk_options
+def command(
+    inputs: tuple[str, ...],
+    pairs: str | None,
+    out: str | None,
+    show: str | None,
+    video: str | None,
+    shard: str | None,
+    chunk: int,
+    engine: str,
+    workers: int,
+    ray_address: str | None,
+    retries: int,
+    fail_fast: bool,
+    **options: Any,
+) -> int:
     """Estimate the optical flow of INPUTS: two or more pictures, folders of frames, globs or videos.
 
     What was finished before an error stays on the disk.
+
+    With --pairs, --shard, --workers or --engine ray it is a bulk job: the same command goes on where it stopped,
+    several machines do a share each, and what cannot be read is named at the end.
     """
+    from ffplug.errors import ConfigError
+
+    if bool(inputs) == bool(pairs):
+        raise ConfigError("expected either INPUTS (pictures, folders, globs, videos) or --pairs FILE")
+    options["tile"] = parse_tile(options["tile"])
+    if not (pairs or shard or workers or engine == "ray" or ray_address):
+        infer_here(inputs, out, show, video, **options)
+        return 0
+    if video:
+        raise ConfigError("--video needs all frames in order: leave --pairs, --shard, --workers and --engine away")
+    run = {"engine": engine, "workers": workers, "ray_address": ray_address, "retries": retries, "fail_fast": fail_fast}
+    return infer_in_bulk(inputs, pairs, out, show, chunk, shard, run, **options)
+
+
+def infer_in_bulk(
+    inputs: tuple[str, ...],
+    pairs: str | None,
+    out: str | None,
+    show: str | None,
+    chunk: int,
+    shard: str | None,
+    run: dict[str, Any],
+    *,
+    suffix: str,
+    rate: float | None,
+    threads: int | None,
+    **options: Any,
+) -> int:
+    """Do a shard of a bulk job; returns the exit status."""
+    from ffplug.apis.bulk_inference import InferWork, ListSource, Output, SequenceSource
+    from ffplug.bulk import Shard, run_job
+    from ffplug.errors import ConfigError
+
+    share = Shard.parse(shard or "1/1")
+    if chunk < 1:
+        raise ConfigError(f"--chunk {chunk}: expected 1 or more")
+    outputs = []
+    for option, folder, ending, picture in (("--out", out, f".{suffix}", False), ("--show", show, ".png", True)):
+        if folder and (Path(folder).is_file() or Path(folder).suffix.lower() in (".png", *(f".{s}" for s in FORMATS))):
+            raise ConfigError(f"{option} {folder}: a bulk job writes into a folder")
+        if folder:
+            outputs.append(Output(Path(folder).absolute(), ending, picture))
+    # A warm start needs the pair before, so a sequence is one unit then.
+    source = ListSource(pairs, chunk) if pairs else SequenceSource(inputs, None if options["warm_start"] else chunk)
+    work = InferWork(source, outputs, options.pop("model"), options.pop("checkpoint"), threads=threads or 1, **options)
+    start = time.monotonic()
+    with ConsoleReporter(work.noun) as reporter:
+        report = run_job(work, reporter, share, **run)
+    return conclude(report, work, out or show, time.monotonic() - start)
+
+
+def infer_here(
+    inputs: tuple[str, ...],
+    out: str | None,
+    show: str | None,
+    video: str | None,
+    *,
+    seed: int,
+    threads: int | None,
+    **options: Any,
+) -> None:
+    """Go through the inputs in order in this process."""
+    import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -53,9 +143,10 @@ def command(inputs: tuple[str, ...], out: str | None, show: str | None, video: s
     total = count_pairs(sequences)
     writer = ResultWriter(out, show, video, options.pop("suffix"), options.pop("max_flow"), single=total == 1)
     rate = options.pop("rate") or input_rate(inputs)
-    inferencer = FlowInferencer(
-        options.pop("model"), options.pop("checkpoint"), tile=parse_tile(options.pop("tile")), **options
-    )
+    if threads:
+        torch.set_num_threads(threads)
+    torch.manual_seed(seed)
+    inferencer = FlowInferencer(options.pop("model"), options.pop("checkpoint"), **options)
     columns = (TextColumn("flow"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
