@@ -97,9 +97,13 @@ def _ops(subject: Subject) -> list[str]:
     registered = {name: subject.registry("ops").module_dict.get(name) for name in names}
     return [
         f"ops:{name}:{label}"
-        for name, op in registered.items()
-        for label in (one_cpp(available_backends(op)) if isinstance(op, Op) else ["torch"])
+        for name, cls in registered.items()
+        for label in (one_cpp(available_backends(cls())) if _is_op(cls) else ["torch"])
     ]
+
+
+def _is_op(cls: Any) -> bool:
+    return isinstance(cls, type) and issubclass(cls, Op)
 
 
 def one_cpp(labels: list[str]) -> list[str]:
@@ -220,14 +224,18 @@ def configs(subject: Subject, case: str) -> None:
             raise LeftOut(str(error)) from error
         raise subject.explain(case, "is no valid config:", error, f"see `ffplug config {case} --origin`") from error
     target = subject.folder / f"{case}.py"
-    config.dump(target)
-    again = Config.fromfile(str(target))
+    plain = "use plain values in configs: numbers, strings, lists, dicts; types as strings"
+    try:
+        config.dump(target)
+        again = Config.fromfile(str(target))
+    except Exception as error:
+        raise subject.explain(case, "can't be dumped and loaded again:", error, plain) from error
     if again.to_dict() != config.to_dict():
         keys = [key for key in config if config.get(key) != again.get(key)]
         raise Finding(
             case,
             f"is another config after dump and reload (keys {', '.join(keys)})",
-            "use plain values in configs: numbers, strings, lists, dicts; types as strings",
+            plain,
         )
     if "model" in config:
         with torch.device("meta"):
@@ -426,7 +434,7 @@ def _write_example(subject: Subject, name: str, root: Path) -> None:
         raise Finding(
             name, f"its Example has data_root={str(root)!r}", "give a path below the present folder, such as data/x"
         )
-    if not hasattr(cls, "write_example"):
+    if not callable(getattr(cls, "write_example", None)):
         raise Finding(
             subject.where(cls),
             "has no write_example(folder)",
@@ -527,11 +535,10 @@ def ops(subject: Subject, case: str) -> None:
     from ffplug.testing.ops import OpConformance
 
     kind, name, backend = case.split(":")
-    op = subject.component(f"{kind}:{name}")
-    if not isinstance(op, Op):
-        raise Finding(
-            subject.where(op), "is no ffplug.ops.Op", "derive its class from Op and register it by @register_op"
-        )
+    cls = subject.component(f"{kind}:{name}")
+    if not _is_op(cls):
+        raise Finding(subject.where(cls), "is no ffplug.ops.Op", "derive it from Op and register it by @register_op")
+    op = cls()
     if not (type(op).__doc__ or "").strip():
         raise Finding(subject.where(op), "has no docstring", "say what it computes, with shapes and units")
     if type(op).example is Op.example:
@@ -548,8 +555,8 @@ def ops(subject: Subject, case: str) -> None:
         for step, run in (("values", test.test_values), ("gradients", test.test_gradients))
         for dtype in (torch.float32, torch.float64)
     ]
-    steps += [("half precision", lambda: test.test_half(backend, example, torch.bfloat16))] if op.takes_half else []
     steps += [
+        ("half precision", lambda: test.test_half(backend, torch.bfloat16)),
         ("gradient against finite differences", lambda: test.test_gradcheck(backend)),
         ("torch.library.opcheck", lambda: test.test_opcheck(backend)),
         ("torch.compile", lambda: test.test_compile(backend)),
