@@ -422,8 +422,10 @@ def test_get_model_loads_weights_by_name(here, server):
     assert not server.requests
     assert here.run("weights", "pull", "toy").returncode == 0
     expected = ffplug.convert_state_dict(public.state_dict(), "torchvision")
-    for pretrained in (True, "toy", checkpoint):
-        loaded = ffplug.get_model("toy-raft", pretrained=pretrained).state_dict()
+    built = [ffplug.get_model("toy-raft", pretrained=pretrained) for pretrained in (True, "toy", checkpoint)]
+    built += [ffplug.build_model("toy_raft", "toy"), ffplug.FlowInferencer("toy_raft", "toy", device="cpu").model]
+    for model in built:
+        loaded = model.state_dict()
         assert all(torch.equal(loaded[key], value) for key, value in expected.items())
     assert not any(module.training for module in ffplug.get_model("toy_raft").modules())
 

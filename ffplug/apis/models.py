@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -22,7 +21,8 @@ def build_model(
         name_or_config: a model's name (``raft_large``; ``ffplug list --models`` shows them), a recipe's name, the path
             of a config file, a loaded config, or the ``model`` dict itself.
         checkpoint: weights to load: a file of FFPlug (``.safetensors``, or a training checkpoint) or of a public
-            implementation that a converter knows. None leaves the weights as initialised.
+            implementation that a converter knows, or a name of released weights that are on this machine
+            (``ffplug weights list``). None leaves the weights as initialised.
 
     Returns:
         The model in evaluation mode, on the default device.
@@ -88,13 +88,17 @@ def load_weights(model: nn.Module, path: str | os.PathLike, source: str | None =
 
     Frozen parts that checkpoints leave out keep what they have. A file with the keys of a public implementation is
     converted by the first converter that takes it and whose result fits, or by that of ``source`` if it is given.
+    ``path`` may be a name of released weights, too.
 
     Raises:
         CheckpointError: the file is unreadable or unsafe, or does not fit; the message says how far off it is.
     """
     from ffplug.apis.checkpoints import read_state_dict
     from ffplug.apis.converters import convert_state_dict
+    from ffplug.apis.weights import find_file
 
+    path, converter = find_file(path)
+    source = source or converter
     state = read_state_dict(path)
     if source is not None:
         state = convert_state_dict(state, source)
@@ -102,10 +106,10 @@ def load_weights(model: nn.Module, path: str | os.PathLike, source: str | None =
     if mismatch and source is None:
         converted = _convert_any(state, model)
         if converted is None:
-            raise CheckpointError(f"{Path(path)}: not weights of this model: {mismatch}")
+            raise CheckpointError(f"{path}: not weights of this model: {mismatch}")
         state = converted
     elif mismatch:
-        raise CheckpointError(f"{Path(path)}: converted from {source!r}, but for another model: {mismatch}")
+        raise CheckpointError(f"{path}: converted from {source!r}, but for another model: {mismatch}")
     model.load_state_dict(state, strict=False)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import safetensors
 
+from ffplug.apis.weights import find_file
 from ffplug.errors import CheckpointError, ConfigError
 
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
@@ -24,7 +25,8 @@ def resolve_run(
     Args:
         model: a name, config or work folder, or None for the config in the metadata of a ``.safetensors`` file, or
             beside the checkpoint.
-        checkpoint: a file, a work folder, or None for the weights of ``model`` where that is a work folder.
+        checkpoint: a file, a work folder, a name of released weights, or None for the weights of ``model`` where that
+            is a work folder.
 
     Returns:
         What :func:`ffplug.build_model` takes, or None where there is nothing to tell; and a weights file, or None.
@@ -42,9 +44,8 @@ def resolve_run(
     if checkpoint is None:
         return model, None
     path = Path(checkpoint)
-    if path.is_dir():
-        path = find_weights(path)
-    elif not path.is_file():
+    path = find_weights(path) if path.is_dir() else find_file(path)[0]
+    if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     return (read_model_config(path) or find_config(path.parent)) if model is None else model, path
 

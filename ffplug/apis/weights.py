@@ -120,6 +120,33 @@ def find_weights(name: str) -> Weights:
     return known[wanted]
 
 
+def locate(name_or_path: str | os.PathLike) -> tuple[Path, Weights | None]:
+    """Where weights are or would be, by path or by the name of released ones; a file of that name goes first."""
+    path = Path(name_or_path).expanduser()
+    weights = None if path.is_file() else known_weights().get(str(name_or_path).replace("-", "_"))
+    return (weights.path if weights else path), weights
+
+
+def find_file(name_or_path: str | os.PathLike) -> tuple[Path, str | None]:
+    """A file of weights: by its path, or by the name of released weights, which are then checked.
+
+    Returns:
+        The path, and the converter that the keys of released weights need. A path that is no name is given back
+        whether or not there is a file.
+
+    Raises:
+        CheckpointError: the released weights are not on this machine, or the file is not theirs.
+    """
+    path, weights = locate(name_or_path)
+    if weights is None:
+        return path, None
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not on this machine: run `ffplug weights pull {weights.name}`")
+    if problem := weights.problem(path):
+        raise CheckpointError(f"{path} {problem}: run `ffplug weights pull {weights.name} --force`")
+    return path, weights.source
+
+
 def find_pretrained(model: str, pretrained: bool | str | os.PathLike) -> tuple[Path, str | None]:
     """The file of weights for a model, and the converter that its keys need.
 
@@ -132,29 +159,22 @@ def find_pretrained(model: str, pretrained: bool | str | os.PathLike) -> tuple[P
         CheckpointError: they are not on this machine, or the file is not theirs.
     """
     known = known_weights()
-    fitting = [weights for weights in known.values() if model in weights.models]
-    names = ", ".join(weights.name for weights in fitting)
+    fitting = [weights.name for weights in known.values() if model in weights.models]
     if pretrained is True:
         if not fitting:
             raise ConfigError(f"no published weights are known for {model}: give the path of a file of them")
-        weights = fitting[0]
-    elif str(pretrained).replace("-", "_") in known:
-        weights = known[str(pretrained).replace("-", "_")]
-        if weights not in fitting:
-            theirs = f"are of {', '.join(weights.models)}" if weights.models else "are of a part of a network"
-            raise ConfigError(f"weights {weights.name} {theirs}, not of {model}; for that there are: {names or 'none'}")
-    else:
-        path = Path(pretrained).expanduser()
-        if not path.is_file():
-            near = did_you_mean(str(pretrained), known) or (f"; for {model} there are: {names}" if names else "")
-            raise CheckpointError(f"{pretrained} is neither a file nor a name of weights{near}")
-        return path, None
-    if not weights.path.is_file():
-        raise CheckpointError(f"{weights.path} is not on this machine: run `ffplug weights pull {weights.name}`")
-    problem = weights.problem(weights.path)
-    if problem:
-        raise CheckpointError(f"{weights.path} {problem}: run `ffplug weights pull {weights.name} --force`")
-    return weights.path, weights.source
+        return find_file(fitting[0])
+    if Path(pretrained).expanduser().is_file():
+        return find_file(pretrained)
+    name = str(pretrained).replace("-", "_")
+    if name in fitting:
+        return find_file(name)
+    there = f"; for {model} there are: {', '.join(fitting)}" if fitting else ""
+    if name in known:
+        theirs = ", ".join(known[name].models) or "a part of a network"
+        raise ConfigError(f"weights {name} are of {theirs}, not of {model}{there}")
+    near = did_you_mean(name, known) or there
+    raise CheckpointError(f"{pretrained} is neither a file nor a name of weights{near}")
 
 
 def sha256(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ FORMATS = ("flo", "png", "npy", "pfm", "flo5")
     "--pairs", help="A list of pairs in place of INPUTS: .csv, .tsv or .jsonl with image1, image2 and, if given, name."
 )
 @click.option("--model", help="Name of a model or recipe, a config file, or a training's work folder.")
-@click.option("--checkpoint", help="Weights: of a training, .safetensors, or public ones, converted while loading.")
+@click.option("--checkpoint", help="Weights: of a training, .safetensors, or public ones (file or name).")
 @click.option(
     "--from", "source", help="Which public implementation wrote the checkpoint; found by itself if not given."
 )
@@ -142,7 +143,7 @@ def infer_here(
     sequences = find_sequences(inputs[0] if len(inputs) == 1 else list(inputs))
     total = count_pairs(sequences)
     writer = ResultWriter(out, show, video, options.pop("suffix"), options.pop("max_flow"), single=total == 1)
-    rate = options.pop("rate") or input_rate(inputs)
+    rate = options.pop("rate") or input_rate(sequences)
     if threads:
         torch.set_num_threads(threads)
     torch.manual_seed(seed)
@@ -175,14 +176,12 @@ def parse_tile(text: str | None) -> tuple[int, int] | str | None:
     return int(sides[0]), int(sides[1])
 
 
-def input_rate(inputs: tuple[str, ...]) -> float:
-    """Frames per second of the first video among the inputs, or 10."""
-    from ffplug.apis.video import VIDEO_SUFFIXES, VideoFrames
+def input_rate(sequences: Iterable[Any]) -> float:
+    """Frames per second of the first video among the sequences, or 10."""
+    from ffplug.apis.video import VideoFrames
 
-    for item in inputs:
-        if Path(item).suffix.lower() in VIDEO_SUFFIXES:
-            return float(VideoFrames(item).rate)
-    return 10.0
+    videos = (sequence.frames for sequence in sequences if isinstance(sequence.frames, VideoFrames))
+    return next((float(video.rate) for video in videos), 10.0)
 
 
 class ResultWriter:

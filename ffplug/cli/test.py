@@ -28,13 +28,14 @@ def command(
     launcher: str | None,
     trust_checkpoint: bool,
 ) -> None:
-    """Test CHECKPOINT (a training checkpoint, .safetensors or published weights) by CONFIG."""
+    """Test CHECKPOINT (a training checkpoint, .safetensors, published weights or their name) by CONFIG."""
     import json
     from pathlib import Path
 
     from mmengine.dist import is_main_process
 
     from ffplug.apis.models import load_weights
+    from ffplug.apis.weights import find_file
     from ffplug.compat import TRUST_VARIABLE, atomic_path
     from ffplug.engine.checkpoint_hook import bare
     from ffplug.engine.run import keep_test_only, load_run_config, open_runner
@@ -44,12 +45,12 @@ def command(
 
     if trust_checkpoint:
         os.environ[TRUST_VARIABLE] = "1"
-    if not Path(checkpoint).expanduser().is_file():
+    if not find_file(checkpoint)[0].is_file():
         raise CheckpointError(f"checkpoint {checkpoint} does not exist")
     loaded = load_run_config(config, cfg_options, work_dir, None, launcher)
     keep_test_only(loaded)
     with open_runner(loaded) as runner:
-        load_weights(bare(runner.model), Path(checkpoint).expanduser())
+        load_weights(bare(runner.model), checkpoint)
         metrics = {name: float(value) for name, value in runner.test().items() if isinstance(value, (int, float))}
         first = is_main_process()
     if first:

@@ -202,7 +202,7 @@ def test_missing_weights(tmp_path, caplog):
     path = str(tmp_path / "mobile_sam.pt")
     with pytest.raises(CheckpointError, match=r"mobile_sam\.pt are not there"):
         MODELS.build({**TINY, "checkpoint": path})
-    assert MobileSAMTinyViT(checkpoint=path, missing_checkpoint="warn", origin="its authors").from_file is False
+    assert MobileSAMTinyViT(checkpoint=path, missing_checkpoint="warn").from_file is False
     with pytest.raises(ConfigError, match="missing_checkpoint"):
         MobileSAMTinyViT(missing_checkpoint="ignore")
 

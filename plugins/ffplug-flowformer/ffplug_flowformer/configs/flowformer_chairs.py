@@ -1,6 +1,6 @@
 """FlowFormer, stage 1: FlyingChairs, from ImageNet weights. Batch 8, peak rate 2.5e-4, crop 368x496.
 
-timm's ``twins_svt_large`` weights have to lie at ``weights/twins_svt_large.safetensors`` (see the plugin's README).
+timm's weights ``twins_svt_large`` have to be there (see the plugin's README, and ``ffplug weights list``).
 """
 
 from mmengine.config import read_base
@@ -10,8 +10,8 @@ with read_base():
 
     from .training import *
 
-model["encoder"].update(weights="weights/twins_svt_large.safetensors")
-model["context_encoder"].update(weights="weights/twins_svt_large.safetensors")
+model["encoder"].update(weights="twins_svt_large")
+model["context_encoder"].update(weights="twins_svt_large")
 train_dataloader.update(batch_size=8)
 param_scheduler.update(eta_max=2.5e-4)
 optim_wrapper["optimizer"].update(lr=2.5e-4)

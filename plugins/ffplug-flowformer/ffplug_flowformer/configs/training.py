@@ -1,7 +1,7 @@
 """What FlowFormer's training stages share: one cycle of AdamW in float32, noise of one deviation per sample in 0..5.
 
 Batch sizes are those of the whole training; with several GPUs, divide them by their number. A stage that follows
-another starts from its weights: ``--cfg-options load_from=work_dirs/flowformer_chairs/last.pth``.
+another starts from its weights: ``--cfg-options load_from=work_dirs/flowformer_chairs/weights.safetensors``.
 """
 
 from mmengine.config import read_base

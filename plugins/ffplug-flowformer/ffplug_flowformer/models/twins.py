@@ -11,6 +11,7 @@ from timm.models.twins import Twins
 from torch import Tensor, nn
 
 from ffplug.apis.checkpoints import read_state_dict
+from ffplug.apis.weights import find_file
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.models.layers import Linear, scale_image
 from ffplug.models.parts import FrameEncoder
@@ -49,8 +50,8 @@ class TwinsFeatures(FrameEncoder):
         depths: blocks of the stages.
         thinning: stride of the keys' and values' grid in each stage.
         window: side of the attention windows, in cells of the stage.
-        weights: file of timm's ImageNet weights (``twins_svt_large`` for the defaults) that :meth:`init_weights` reads,
-            for training from scratch as published; None starts at random. Nothing is downloaded.
+        weights: timm's ImageNet weights, by name (``twins_svt_large``, for the defaults) or file, that
+            :meth:`init_weights` reads, for training from scratch as published; None starts at random.
         init_cfg: see MMEngine's ``BaseModule``.
 
     Raises:
@@ -101,7 +102,7 @@ class TwinsFeatures(FrameEncoder):
         super().init_weights()
         if self.weights is None:
             return
-        state, expected = read_state_dict(self.weights), self.backbone.state_dict()
+        state, expected = read_state_dict(find_file(self.weights)[0]), self.backbone.state_dict()
         wrong = [key for key, value in expected.items() if key not in state or state[key].shape != value.shape]
         if wrong:
             raise CheckpointError(

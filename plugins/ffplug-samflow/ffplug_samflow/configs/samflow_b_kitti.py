@@ -9,8 +9,7 @@ model["context_encoder"].update(
     sam=dict(
         type="ffplug_samflow.SAMViTEncoder",
         arch="base",
-        checkpoint="weights/sam_vit_b_01ec64.pth",
-        origin="github.com/facebookresearch/segment-anything",
+        checkpoint="sam_vit_b",
         dtype="float16",
     ),
 )

@@ -10,8 +10,7 @@ model["context_encoder"].update(
     sam=dict(
         type="ffplug_samflow.SAMViTEncoder",
         arch="huge",
-        checkpoint="weights/sam_vit_h_4b8939.pth",
-        origin="github.com/facebookresearch/segment-anything",
+        checkpoint="sam_vit_h",
         dtype="float16",
     ),
 )

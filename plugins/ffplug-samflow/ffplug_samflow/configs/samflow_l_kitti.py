@@ -9,8 +9,7 @@ model["context_encoder"].update(
     sam=dict(
         type="ffplug_samflow.SAMViTEncoder",
         arch="large",
-        checkpoint="weights/sam_vit_l_0b3195.pth",
-        origin="github.com/facebookresearch/segment-anything",
+        checkpoint="sam_vit_l",
         dtype="float16",
     ),
 )

@@ -22,9 +22,8 @@ prepare_data = dict(
 
 model["data_preprocessor"].update(multiple=16)
 model["context_encoder"]["sam"].update(
-    checkpoint="weights/mobile_sam.pt",
+    checkpoint="mobile_sam",
     missing_checkpoint="warn",
-    origin="github.com/ChaoningZhang/MobileSAM (weights/mobile_sam.pt)",
 )
 model["losses"] = [dict(type="ffplug.SequenceLoss", gamma=0.85, max_flow=400)]
 model.update(iterations=8, test_iterations=12)

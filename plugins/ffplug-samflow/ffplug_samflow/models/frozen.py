@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ffplug.apis.checkpoints import read_state_dict
+from ffplug.apis.weights import find_file, locate
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.models.parts import FrameEncoder
 
@@ -52,9 +53,9 @@ class FrozenEncoder(FrameEncoder):
     kept, for a network trained with them works with no others.
 
     Args:
-        checkpoint: file of SAM, MobileSAM or SAMFlow that holds the encoder, or None for random weights.
+        checkpoint: name of released weights (``'mobile_sam'``, see ``ffplug weights list``), or file of SAM, MobileSAM
+            or SAMFlow that holds the encoder, or None for random weights.
         missing_checkpoint: ``'error'``, or ``'warn'`` to go on with random weights where the file is not there.
-        origin: where to get the file, for the message.
         dtype: ``'bfloat16'`` or ``'float16'`` runs the encoder under autocast; None in the precision of its input.
         feature_cache: folder that keeps the features of every frame seen, as float16, so that a frame is encoded once.
             For data without augmentation, whose frames come back the same. None keeps nothing.
@@ -69,7 +70,6 @@ class FrozenEncoder(FrameEncoder):
         self,
         checkpoint: str | None = None,
         missing_checkpoint: str = "error",
-        origin: str = "",
         dtype: str | None = None,
         feature_cache: str | None = None,
         init_cfg: dict | None = None,
@@ -81,7 +81,6 @@ class FrozenEncoder(FrameEncoder):
             raise ConfigError(f"dtype={dtype!r}: expected None, 'bfloat16' or 'float16'")
         self.checkpoint = checkpoint
         self.missing_checkpoint = missing_checkpoint
-        self.origin = origin
         self.dtype = getattr(torch, dtype) if dtype else None
         self.feature_cache = Path(feature_cache).expanduser() if feature_cache else None
         self.from_file = False
@@ -103,16 +102,15 @@ class FrozenEncoder(FrameEncoder):
         self.eval()
         if self.checkpoint is None:
             return
-        if not Path(self.checkpoint).expanduser().is_file():
-            message = (
-                f"{type(self).__name__}: weights {self.checkpoint} are not there. "
-                f"Get them from {self.origin or 'their authors'} and put them at that path"
-            )
+        path, released = locate(self.checkpoint)
+        if not path.is_file():
+            how = f": run `ffplug weights pull {released.name}`" if released else ""
+            message = f"{type(self).__name__}: weights {path} are not there{how}"
             if self.missing_checkpoint == "error":
                 raise CheckpointError(message + ", or pass missing_checkpoint='warn' to go on with random ones")
             print_log(message + ". Going on with random frozen weights.", logger="current", level=logging.WARNING)
             return
-        self.load(self.checkpoint)
+        self.load(find_file(self.checkpoint)[0])
 
     def load(self, path: str | os.PathLike) -> None:
         """Load the encoder from a file of SAM, MobileSAM or SAMFlow, strictly.
