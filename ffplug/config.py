@@ -254,28 +254,31 @@ def validate_config(config: Mapping[str, Any]) -> None:
 
 def _validate(value: Any, path: str, section: str) -> None:
     if isinstance(value, Mapping):
+        unchecked: Sequence[str] = ()
         if isinstance(value.get("type"), str):
-            _validate_type(value, path, section)
+            # Arguments that hold another system's config, whose types that system looks up.
+            unchecked = getattr(_validate_type(value, path, section), "unchecked_arguments", ())
         for key, item in value.items():
-            _validate(item, f"{path}.{key}", section)
+            if key not in unchecked:
+                _validate(item, f"{path}.{key}", section)
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             _validate(item, f"{path}.{index}", section)
 
 
-def _validate_type(config: Mapping[str, Any], path: str, section: str) -> None:
+def _validate_type(config: Mapping[str, Any], path: str, section: str) -> Any:
+    """Check the arguments that a dict with ``type`` gives; returns the type."""
     cls = resolve_type(config["type"], path)
-    if cls is None:
-        return
-    accepted = _accepted_arguments(cls)
+    accepted = None if cls is None else _accepted_arguments(cls)
     if accepted is None:
-        return
+        return cls
     special = SPECIAL_KEYS | SPECIAL_KEYS_OF.get(section, set())
     for key in config:
         if key not in accepted and key not in special:
             near = did_you_mean(str(key), accepted)
             known = near or f": expected among {', '.join(sorted(accepted)) or 'none'}"
             raise ConfigError(f"{path}.{key}: {config['type']} has no such argument{known}")
+    return cls
 
 
 def _registries() -> list[Registry]:

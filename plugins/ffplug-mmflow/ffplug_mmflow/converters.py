@@ -7,7 +7,11 @@ run in the core's networks as they are.
 
 from __future__ import annotations
 
-from ffplug.apis.converters import Converter, join_gates
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from ffplug.apis.converters import Converter, join_gates, strip_wrappers
 from ffplug.apis.converters.rename import StateDict
 from ffplug_mmflow.registry import CONVERTERS
 
@@ -77,3 +81,9 @@ for _source, _model in (
     ("mmflow_gma_position_and_content", "gma_position_and_content"),
 ):
     CONVERTERS.register_module(name=_source, module=Converter(_source, _model, _RULES, _UNREAD, adapt))
+
+
+@CONVERTERS.register_module(name="mmflow")
+def baseline(state_dict: Mapping[str, Tensor]) -> StateDict:
+    """Put the weights of any network of MMFlow, as they are, under the keys of ``ffplug_mmflow.MMFlowEstimator``."""
+    return {f"network.{key}": value for key, value in strip_wrappers(state_dict).items()}
