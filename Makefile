@@ -6,7 +6,7 @@ PIP = $(VENV)/bin/python -m pip --disable-pip-version-check
 PLUGINS = $(sort $(wildcard plugins/ffplug-*))
 SOURCES = pyproject.toml $(PLUGINS:%=%/pyproject.toml) $(wildcard requirements/*.txt)
 
-.PHONY: help install install-test demo test lint clean
+.PHONY: help install install-test demo test docs lint clean
 
 help:  ## show what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/ -/'
@@ -29,6 +29,14 @@ demo: install  ## train SAMFlow on Sintel (or a procedural stand-in), and say wh
 
 test: install-test  ## all tests of the core and the plugins
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+
+docs: install $(VENV)/.installed-docs  ## the documentation's site in build/site, every link and name in it checked
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	$(VENV)/bin/python docs/_site/check.py build/site
+
+$(VENV)/.installed-docs: $(VENV)/.installed requirements/docs.txt
+	$(PIP) install --quiet -c requirements/constraints.txt -r requirements/docs.txt
+	touch $@
 
 lint: install-test  ## ruff's checks and formatting
 	$(VENV)/bin/ruff check .

@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 import click
 import pytest
 import yaml
+from golden_cases import filled
 from markdown_it import MarkdownIt
 
 from ffplug.cli import cli, spread_options
@@ -56,8 +57,9 @@ REASONS = {
     "real data": "it needs a public data set",
     "minutes": "it takes minutes",
     "demo": "it goes on with what `make demo` has made",
-    "variation": "it is another form of a command that runs on the same page",
+    "variation": "it is another form of a command that runs here or on another page",
     "several machines": "it needs several machines, GPUs or a scheduler",
+    "onnx": "it needs onnx, onnxscript and onnxruntime, which no test installs",
     "fragment": "it is part of a file, or shows what a page before it built",
 }
 LANGUAGES = {"", "python", "bash", "toml", "yaml", "json", "cpp", "text", "html", "ini"}
@@ -125,7 +127,7 @@ def world(tmp_path_factory):
     from ffplug.visualization import write_video
 
     folder = tmp_path_factory.mktemp("world")
-    write_procedural(Recipe("sintel", 2, 4, (96, 128), 0, "standard", "analytic"), folder / "data/Sintel")
+    write_procedural(Recipe("sintel", 3, 3, (96, 128), 0, "standard", "analytic"), folder / "data/Sintel")
     sequence = next((folder / "data/Sintel/training/clean").iterdir())
     shutil.copytree(sequence, folder / "frames")
     pictures = sorted((folder / "frames").iterdir())
@@ -134,12 +136,9 @@ def world(tmp_path_factory):
     for index in (1, 2):
         shutil.copytree(sequence, folder / f"clips/{index}")
     write_video([read_image(picture) for picture in pictures], folder / "clip.mp4")
-    torch.manual_seed(0)
     for name, keys in PUBLIC.items():
-        shapes = {key: shape for key, shape in json.loads(keys.read_text()).items()}
-        state = {f"module.{key}": 0.02 * torch.randn(shape) for key, shape in shapes.items()}
         (folder / name).parent.mkdir(exist_ok=True)
-        torch.save(state, folder / name)
+        torch.save({f"module.{key}": tensor for key, tensor in filled(keys).items()}, folder / name)
     return folder
 
 
