@@ -1,8 +1,7 @@
-"""The plugin's manifest, its recipes, and training from ImageNet weights."""
+"""The plugin's recipes, and training from ImageNet weights."""
 
 from __future__ import annotations
 
-import ffplug_flowformer.registry as registry
 import pytest
 import torch
 from ffplug_flowformer.models import TwinsFeatures
@@ -12,7 +11,6 @@ from timm.models.twins import Twins
 import ffplug
 from ffplug.config import load_config, validate_config
 from ffplug.errors import CheckpointError
-from ffplug.plugin import load, plugins
 
 PUBLISHED = {
     # steps, batch, peak rate, weight decay, gamma, crop, log2 scales, iterations in tests
@@ -25,18 +23,6 @@ PUBLISHED = {
 
 
 SIZES = {"embed_dims": (16, 32), "heads": (2, 4)}
-
-
-@pytest.fixture(scope="module")
-def plugin():
-    return next(plugin for plugin in plugins() if plugin.package == "ffplug_flowformer")
-
-
-def test_the_manifest_lists_what_is_registered(plugin):
-    load(plugin)
-    assert sorted(plugin.components["models"]) == sorted(registry.MODELS.module_dict)
-    assert sorted(plugin.components["converters"]) == sorted(registry.CONVERTERS.module_dict)
-    assert plugin.configs.keys() == PUBLISHED.keys()
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

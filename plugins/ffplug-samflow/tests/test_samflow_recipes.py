@@ -1,4 +1,4 @@
-"""The plugin's manifest and its recipes."""
+"""The plugin's recipes."""
 
 import pytest
 import torch
