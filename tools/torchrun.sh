@@ -5,6 +5,7 @@
 #   MAX_RESTARTS=3                                     start all processes again when one ends badly, so many times
 #   NNODES=1:4                                         go on with the machines that are there, from 1 to 4 of them
 #   LOCAL_ADDR=10.0.0.7                                the address of this machine, where its name is not known to the others
+#   RDZV_CONF=last_call_timeout=5                      further settings of torchrun's c10d rendezvous
 #
 # MASTER_PORT counts as PORT. On one machine alone nothing need be set.
 launch() { # PROCESSES SCRIPT [ARGUMENTS]
@@ -19,7 +20,7 @@ launch() { # PROCESSES SCRIPT [ARGUMENTS]
     elif [[ $nodes == *:* || ${MAX_RESTARTS:-0} != 0 ]]; then
         # Machines agree among themselves on every start, over the store that the first one keeps.
         options+=(--nnodes="$nodes" --rdzv-backend=c10d --rdzv-endpoint="$address:$port" --rdzv-id="${RUN_ID:-ffplug}"
-            --rdzv-conf="is_host=$((${NODE_RANK:-0} == 0))")
+            --rdzv-conf="is_host=$((${NODE_RANK:-0} == 0))${RDZV_CONF:+,$RDZV_CONF}")
     else
         options+=(--nnodes="$nodes" --node-rank="${NODE_RANK:-0}" --master-addr="$address" --master-port="$port")
     fi
@@ -27,5 +28,7 @@ launch() { # PROCESSES SCRIPT [ARGUMENTS]
         options+=(--local-addr="$LOCAL_ADDR")
     fi
     unset MASTER_ADDR MASTER_PORT PORT # torchrun hands its own to the processes
+    # Each start gets a store of its own: in a shared one, processes may find addresses of dead ones, and hang.
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     exec "${PYTHON:-python}" -m torch.distributed.run "${options[@]}" "$@"
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -60,6 +61,7 @@ def load_run_config(
             loaded[name].pop("persistent_workers", None)  # torch refuses it where there are none
     validate_config(loaded)
     if loaded.launcher != "none" and not torch.distributed.is_initialized():
+        _warn_of_shared_store()
         init_dist(loaded.launcher, **loaded.get("env_cfg", {}).get("dist_cfg", {"backend": "nccl"}))
     prepare_data(loaded)
     return loaded
@@ -118,6 +120,20 @@ def set_resume(config: Config, resume: str | None) -> None:
 def restarted() -> bool:
     """Tell whether torchrun started this process anew, after another one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+
+
+def _warn_of_shared_store() -> None:
+    """Tell who calls torchrun without our scripts how to be safe from a hang after a restart.
+
+    torch keeps one store for all starts, in which new processes may find the addresses of dead ones.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0))
+    if restarts and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ["RANK"] == "0":
+        print_log(
+            "torchrun --max-restarts may hang after a restart: set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before it",
+            "current",
+            logging.WARNING,
+        )
 
 
 def _newest_for_all(work_dir: str) -> str | None:

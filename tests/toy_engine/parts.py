@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, is_main_process
+from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -105,12 +105,20 @@ class ToyEPE(BaseMetric):
 
 @HOOKS.register_module()
 class Recorder(Hook):
-    """Append every iteration's loss, to the last bit, to ``losses.jsonl``; take time, so that a test can kill it."""
+    """Append every iteration's loss, to the last bit, to ``losses.jsonl``; take time, so that a test can kill it.
+
+    ``worlds`` gets the number of ranks whenever training starts. With a file ``hurry`` no more time is taken.
+    """
 
     priority = "HIGH"
 
     def __init__(self, pause=0.0):
         self.pause = pause
+
+    def before_train(self, runner):
+        if is_main_process():
+            with open(Path(runner.work_dir) / "worlds", "a") as file:
+                file.write(f"{get_world_size()}\n")
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
         if is_main_process():
@@ -120,7 +128,8 @@ class Recorder(Hook):
                     json.dumps([runner.iter, float(torch.as_tensor(outputs["loss"]).detach()).hex(), float(lr).hex()])
                     + "\n"
                 )
-        time.sleep(self.pause)
+        if self.pause and not (Path(runner.work_dir) / "hurry").exists():
+            time.sleep(self.pause)
 
     def after_val_epoch(self, runner, metrics=None):
         if is_main_process() and metrics:

@@ -47,7 +47,7 @@ def run(arguments, environment=None, **kwargs):
 
 
 @contextmanager
-def started(arguments, log, **environment):
+def started(arguments, log, cwd=None, **environment):
     """A process with its children in a session of its own, which is over when the block ends."""
     with open(log, "a") as file:
         process = subprocess.Popen(
@@ -56,6 +56,7 @@ def started(arguments, log, **environment):
             stdout=file,
             stderr=file,
             start_new_session=True,
+            cwd=cwd,
         )
         try:
             yield process
