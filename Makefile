@@ -31,7 +31,7 @@ test: install-test  ## all tests of the core and the plugins
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 docs: install $(VENV)/.installed-docs  ## the documentation's site in build/site, every link and name in it checked
-	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 	$(VENV)/bin/python docs/_site/check.py build/site
 
 $(VENV)/.installed-docs: $(VENV)/.installed requirements/docs.txt

@@ -337,7 +337,18 @@ def test_the_navigation_holds_every_page():
     assert sorted(nav_pages(site()["nav"])) == sorted(str(path.relative_to(ROOT / "docs")) for path in DOCS)
 
 
-REFERENCE = ("structures", "datasets", "models", "ops", "evaluation", "visualization", "apis", "engine", "testing")
+REFERENCE = (
+    "structures",
+    "datasets",
+    "models",
+    "ops",
+    "evaluation",
+    "visualization",
+    "apis",
+    "engine",
+    "bulk",
+    "testing",
+)
 
 
 def test_the_reference_holds_every_public_name():

@@ -15,7 +15,7 @@ import griffe
 
 ROOT = Path(__file__).parents[2]
 SOURCES = {"link": "href", "script": "src", "img": "src", "source": "src", "iframe": "src"}
-PUBLIC = ("structures", "datasets", "models", "ops", "evaluation", "visualization", "engine", "apis.converters")
+PUBLIC = ("structures", "datasets", "models", "ops", "evaluation", "visualization", "engine", "bulk", "apis.converters")
 
 
 class Page(HTMLParser):

@@ -22,12 +22,15 @@ class Docstrings(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: Any) -> None:
         """Show ``name = SomeOp()`` as the function that it is called as, with the docstring of its class."""
-        for module in pkg.members.get("ops", pkg).modules.values():
+        ops = pkg.members.get("ops", pkg)
+        for module in ops.modules.values():
             for attribute in list(module.attributes.values()):
                 value = attribute.value
                 made = str(value.function) if isinstance(value, griffe.ExprCall) else ""
                 if made in module.classes and "reference" in module.classes[made].members:
                     module.set_member(attribute.name, _function(attribute, module.classes[made]))
+                    ops.exports = [name for name in ops.exports if name != made]
+                    ops.del_member(made)
 
 
 def _function(attribute: griffe.Attribute, op: griffe.Class) -> griffe.Function:
@@ -41,13 +44,10 @@ def _function(attribute: griffe.Attribute, op: griffe.Class) -> griffe.Function:
         returns=op.members["reference"].returns,
         parent=attribute.parent,
     )
-    text = op.docstring.value.replace("Args (of the call):", "Args:")
+    text = op.docstring.value.replace("Args (of the call):", "Args:").rstrip()
+    text += f"\n\nAn instance of the class `{op.name}`. [](){{ #ffplug.ops.{op.name} }}"
     options = {"parser": op.docstring.parser, "parser_options": op.docstring.parser_options}
     function.docstring = griffe.Docstring(text, parent=function, **options)
-    link = f'<autoref identifier="{attribute.path}" optional><code>{attribute.name}</code></autoref>'
-    op.docstring.value = f"The class of {link}: its definition and its backends."
-    for name in list(op.members):
-        op.del_member(name)
     return function
 
 
@@ -74,7 +74,6 @@ def _resolve(obj: griffe.Object, name: str) -> str:
 def _fence(example: re.Match[str]) -> str:
     indent, body = example.groups()
     lines = body.rstrip().splitlines()
-    if any("```" in line or ">>>" in line for line in lines):
-        return example[0]
+    language = "pycon" if ">>>" in body else "python"
     inner = indent + "    "
-    return "\n".join((f"{indent}Example:", f"{inner}```python", *lines, f"{inner}```", "", ""))
+    return "\n".join((f"{indent}Example:", f"{inner}```{language}", *lines, f"{inner}```", "", ""))
