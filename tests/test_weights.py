@@ -333,6 +333,14 @@ def test_a_mirror_serves_what_was_mirrored(server, place):
         assert place.visible(f"weights{number}") == ["hand.bin", "toy.bin"]
         assert all(path.startswith("/depot/") for path, *_ in server.requests)
 
+    # What is wrong in the mirror is mended, what is right stays.
+    (place.root / "depot" / "toy.bin").write_bytes(OTHER)
+    server.files = {"/toy.bin": {"content": CONTENT}}
+    mended = place.run("weights", "mirror", "depot", "toy", "hand")
+    assert mended.returncode == 0, mended.err
+    assert (place.root / "depot" / "toy.bin").read_bytes() == CONTENT
+    assert [path for path, *_ in server.requests][-1] == "/toy.bin"
+
     # The index holds the sum of weights that the manifest knows none of.
     (place.root / "depot" / "hand.bin").write_bytes(CONTENT)
     wrong = place.run("weights", "pull", "hand", FFPLUG_MIRROR="depot", FFPLUG_WEIGHTS="weights3")

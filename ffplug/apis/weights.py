@@ -206,7 +206,7 @@ def pull(
         CheckpointError: no source gave the right file (which says why for each), a wrong file is there already, they
             are got by hand, or the disk refuses.
     """
-    return _pull(weights, Path(folder or weights_folder()), _sources(weights), force, progress)
+    return _pull(weights, Path(folder or weights_folder()).expanduser(), _sources(weights), force, progress)
 
 
 def _pull(weights: Weights, folder: Path, sources: Iterable[tuple[str, Weights]], force: bool, progress: Any) -> Path:
@@ -243,8 +243,9 @@ def mirror(
 ) -> dict[str, str]:
     """Bring weights into a folder that FFPLUG_MIRROR may name, or that any server of files may serve.
 
-    What is on this machine is copied, the rest pulled. Beside the files lies ``index.json`` with each one's size and
-    whole SHA-256, by which those who pull from the mirror check weights that the manifests have no sum of.
+    What is on this machine is copied, the rest pulled; a wrong file in the folder is replaced. Beside the files lies
+    ``index.json`` with each one's size and whole SHA-256, by which those who pull from the mirror check weights that
+    the manifests have no sum of.
 
     Args:
         weights: which.
@@ -257,10 +258,11 @@ def mirror(
     folder = Path(folder).expanduser()
     failures, entries = {}, _read_json(folder / INDEX)
     for item in weights:
-        here = item.path.resolve()
+        here, there = item.path.resolve(), folder / item.file
         local = [(here.as_uri(), item)] if here.is_file() else []
+        wrong = there.is_file() and item.problem(there) is not None
         try:
-            path = _pull(item, folder, [*local, *_sources(item)], False, progress and progress(item))
+            path = _pull(item, folder, [*local, *_sources(item)], wrong, progress and progress(item))
         except CheckpointError as error:
             failures[item.name] = str(error)
             continue
