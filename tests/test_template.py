@@ -137,7 +137,7 @@ def test_its_own_tests_pass(project: Path, python: Path):
 
 
 def test_it_is_listed_with_all_that_it_registers(python: Path, tmp_path: Path):
-    lines = worked(ffplug(python, "list", "--check", cwd=tmp_path)).splitlines()
+    lines = worked(ffplug(python, "list", cwd=tmp_path)).splitlines()
     start = lines.index(f"ffplug-my-method 0.1.0 - {SUMMARY}")
     block = "\n".join(lines[start : start + 9])
     for name in ("GatedUpdate", "SmoothnessLoss", "PairsDataset", "my-method-pairs", "AngularErrorMetric"):
@@ -184,6 +184,18 @@ def test_the_command_line_takes_its_layout(python: Path, tmp_path: Path):
     (tmp_path / "set" / "val" / "000000" / "frame2.png").unlink()
     done = ffplug(python, "data", "check", tmp_path / "set", cwd=tmp_path)
     assert done.returncode == 2 and "frame2.png" in done.stdout and "My Method pairs" in done.stderr
+
+
+def test_plugins_whose_data_look_alike_get_on_with_each_other(project: Path, tmp_path: Path):
+    worked(ffplug(sys.executable, "new", "another", tmp_path / "another", cwd=tmp_path))
+    both = {"FFPLUG_PLUGINS": os.pathsep.join([str(tmp_path / "another"), str(project)])}
+    options = ("--root", "set", "--scenes", 2, "--size", "32x48")
+    worked(ffplug(sys.executable, "synth", "my-method-pairs", *options, cwd=tmp_path, **both))
+    assert "My Method pairs" in worked(ffplug(sys.executable, "data", "check", "set", cwd=tmp_path, **both))
+    (tmp_path / "set" / "PROCEDURAL.json").unlink()
+    for layout, title in (("my-method-pairs", "My Method pairs"), ("another-pairs", "Another pairs")):
+        told = worked(ffplug(sys.executable, "data", "check", "set", "--layout", layout, cwd=tmp_path, **both))
+        assert title in told and "procedural" not in told
 
 
 @pytest.mark.parametrize(

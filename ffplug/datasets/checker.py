@@ -28,6 +28,7 @@ from ffplug.datasets.layouts import (
     detect_layout,
     explain_root,
     get_layout,
+    has_layout,
     join,
     layout_names,
     list_folder,
@@ -147,7 +148,7 @@ def _recognise(root: str, layout: str) -> str:
     names = [*layout_names(), FOLDER]
     if layout not in names:
         raise DataError(f"layout {layout!r}: expected auto, {', '.join(names)}{did_you_mean(layout, names)}")
-    if layout != FOLDER and detect_layout(root) != layout:
+    if layout != FOLDER and not has_layout(root, layout):
         raise DataError(explain_root(root, layout, get_layout(layout).parts[0].folder))
     return layout
 

@@ -140,10 +140,13 @@ def list_folder(path: str) -> tuple[list[str], list[str]]:
 
 def detect_layout(root: str) -> str | None:
     """Return the name of the layout that lies at ``root``, or None."""
-    marker = read_marker(root)
-    if marker and marker.get("layout") in layout_names():
-        return marker["layout"]
-    return next((name for name in layout_names() if _lies_in(name, root)), None)
+    return next((name for name in layout_names() if has_layout(root, name)), None)
+
+
+def has_layout(root: str, name: str) -> bool:
+    """Whether what lies at ``root`` is of the layout ``name``; layouts of several plugins may look alike."""
+    marked = (read_marker(root) or {}).get("layout")
+    return marked == name if marked in layout_names() else _lies_in(name, root)
 
 
 def _lies_in(name: str, root: str) -> bool:
@@ -191,7 +194,7 @@ def explain_root(root: str, key: str, missing: str) -> str:
     if not folders and not files:
         return f"{root}: the folder is empty; expected {layout.title} with {layout.expected}"
     found = ", ".join([f"{name}/" for name in folders] + files[:4]) if len(folders) < 9 else f"{len(folders)} folders"
-    there = detect_layout(root)
+    there = key if has_layout(root, key) else detect_layout(root)
     if there == key:
         return (
             f"{root}: {missing} is missing, so {layout.title} is incomplete (found {found}): a download or an "
@@ -215,6 +218,6 @@ def _elsewhere(root: str, key: str) -> str:
     if parent:
         parents = [parent, os.path.dirname(parent)]
     for candidate in (*below, *parents):
-        if detect_layout(candidate) == key:
+        if has_layout(candidate, key):
             return f"; it lies in {candidate}: set data_root to that"
     return ""

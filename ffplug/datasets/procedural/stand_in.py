@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from ffplug.datasets.layouts import Layout, detect_layout, explain_root, get_layout, read_marker
+from ffplug.datasets.layouts import Layout, explain_root, get_layout, has_layout, read_marker
 from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import ConfigError, DataError
 from ffplug.registry import PREPARERS
@@ -78,7 +78,7 @@ class ProceduralStandIn:
             ConfigError: no dataset of the config reads ``data_root``.
         """
         layout, root = self.recipe.layout, os.path.expanduser(self.data_root)
-        if detect_layout(root) == layout:
+        if has_layout(root, layout):
             return False
         if os.path.exists(root) and (not os.path.isdir(root) or any(os.scandir(root))):
             raise DataError(
