@@ -1,18 +1,12 @@
 """MMFlow's RAFT and GMA checkpoints give MMFlow's flow in the core's networks."""
 
-import json
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 import ffplug
 from ffplug.apis.checkpoints import save_weights
 from ffplug.errors import CheckpointError
-from ffplug.testing import golden
 
-GOLDEN = Path(__file__).parent / "golden"
 MODELS = {
     "mmflow_raft": "raft_large",
     "mmflow_gma": "gma",
@@ -22,33 +16,11 @@ MODELS = {
 TOLERANCE = 2e-4  # pixels; measured 4e-5 at flows of 16 px
 
 
-def mmflow_state(source):
-    """The state dict that MMFlow had when it made the golden outputs."""
-    scales = json.loads((GOLDEN / "scales.json").read_text())
-    state = {}
-    for key, shape in json.loads((GOLDEN / source / "keys.json").read_text()).items():
-        if key.endswith(("num_batches_tracked", "rel_ind")):
-            state[key] = torch.zeros(shape, dtype=torch.int64)
-        else:
-            factor = next((value for end, value in scales.items() if key.endswith(end)), 1)
-            state[key] = torch.from_numpy(golden.values(key, tuple(shape))) * factor
-    return state
-
-
-def flow_difference(source, model):
-    case = np.load(GOLDEN / source / "case1.npz")
-    frames = [golden.image(int(seed), (*case["size"], 3)).astype(np.uint8) for seed in case["seeds"]]
-    first, second = (torch.from_numpy(frame).permute(2, 0, 1)[None] for frame in frames)
-    flow = model.predict_flow(first, second, iterations=int(case["iterations"]))["flow"][0].permute(1, 2, 0)
-    step = int(case["step"])
-    return np.abs(flow[::step, ::step].numpy() - case["flow"]).max()
-
-
 @pytest.mark.parametrize("source", MODELS)
-def test_the_flow_is_mmflows(source):
+def test_the_flow_is_mmflows(source, mmflow_state, flow_difference):
     model = ffplug.build_model(MODELS[source])
     model.load_state_dict(ffplug.convert_state_dict(mmflow_state(source), source), strict=False)
-    assert flow_difference(source, model) < TOLERANCE
+    assert flow_difference(source, model.predict_flow) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -63,7 +35,7 @@ def test_the_flow_is_mmflows(source):
         ("mmflow_gma_position_and_content", "query_key"),
     ],
 )
-def test_a_changed_part_is_noticed(source, part):
+def test_a_changed_part_is_noticed(source, part, mmflow_state, flow_difference):
     state = ffplug.convert_state_dict(mmflow_state(source), source)
     keys = [key for key in state if part in key and key.endswith("weight")]
     assert keys
@@ -71,11 +43,11 @@ def test_a_changed_part_is_noticed(source, part):
         state[key] = state[key].flip(1) if state[key].ndim == 4 else state[key] / state[key].shape[1] ** 0.5
     model = ffplug.build_model(MODELS[source])
     model.load_state_dict(state, strict=False)
-    assert flow_difference(source, model) > 10 * TOLERANCE
+    assert flow_difference(source, model.predict_flow) > 10 * TOLERANCE
 
 
 @pytest.mark.parametrize("wrapped", ["published", "training", "parallel"])
-def test_a_checkpoint_file_loads_as_it_is(tmp_path, wrapped):
+def test_a_checkpoint_file_loads_as_it_is(tmp_path, wrapped, mmflow_state, flow_difference):
     state = mmflow_state("mmflow_raft")
     file = tmp_path / "raft_8x2_100k_mixed_368x768.pth"
     meta = {"mmflow_version": "0.5.2", "config": "model = dict(type='RAFT')", "iter": 100_000, "hook_msgs": {}}
@@ -87,19 +59,19 @@ def test_a_checkpoint_file_loads_as_it_is(tmp_path, wrapped):
     }[wrapped]
     torch.save(content, file)
     model = ffplug.build_model("raft_large", checkpoint=file)
-    assert flow_difference("mmflow_raft", model) < TOLERANCE
+    assert flow_difference("mmflow_raft", model.predict_flow) < TOLERANCE
 
 
-def test_the_command_line_converts(tmp_path, cli):
+def test_the_command_line_converts(tmp_path, cli, mmflow_state, flow_difference):
     torch.save({"meta": {}, "state_dict": mmflow_state("mmflow_gma_position_only")}, tmp_path / "gma.pth")
     done = cli("convert", "gma.pth", "gma.safetensors", "--from", "mmflow_gma_position_only", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "left out 1 tensors that the network never reads: decoder.attn.pos_emb.rel_ind" in done.stdout
     model = ffplug.build_model("gma_position_only", checkpoint=tmp_path / "gma.safetensors")
-    assert flow_difference("mmflow_gma_position_only", model) < TOLERANCE
+    assert flow_difference("mmflow_gma_position_only", model.predict_flow) < TOLERANCE
 
 
-def test_another_network_is_refused(tmp_path):
+def test_another_network_is_refused(tmp_path, mmflow_state):
     state = mmflow_state("mmflow_raft")
     with pytest.raises(CheckpointError, match="missing keys"):
         ffplug.convert_state_dict(state, "mmflow_gma")

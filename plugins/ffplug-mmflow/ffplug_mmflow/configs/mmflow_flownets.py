@@ -1,3 +1,3 @@
 """FlowNetS (ICCV 2015) of MMFlow: 38.7 M parameters."""
 
-model = dict(type="ffplug_mmflow.MMFlowEstimator", model="_base_/models/flownets.py")
+model = dict(type="ffplug_mmflow.MMFlowEstimator", network="_base_/models/flownets.py")

@@ -1,3 +1,3 @@
 """LiteFlowNet2 (TPAMI 2020) of MMFlow: 6.4 M parameters."""
 
-model = dict(type="ffplug_mmflow.MMFlowEstimator", model="_base_/models/liteflownet2/liteflownet2.py")
+model = dict(type="ffplug_mmflow.MMFlowEstimator", network="_base_/models/liteflownet2/liteflownet2.py")

@@ -29,8 +29,8 @@ class MMFlowEstimator(BaseModel):
     it in MMFlow's order BGR, and brought to a size that it takes as MMFlow's own test pipelines do.
 
     Args:
-        model: the network: a config file of MMFlow below its ``configs`` folder (``_base_/models/pwcnet.py``), or the
-            ``model`` dict itself, ``dict(type='mmflow.PWCNet', ...)``.
+        network: a config file of MMFlow below its ``configs`` folder (``_base_/models/pwcnet.py``), or its ``model`` dict
+            itself, ``dict(type='mmflow.PWCNet', ...)``.
         multiple: what the network's sides must be multiples of.
         fit: how frames get there in prediction: ``'resize'`` (the flow is scaled back) or ``'pad'`` (edges are
             repeated). In training they are padded, and the padding is not counted.
@@ -42,15 +42,15 @@ class MMFlowEstimator(BaseModel):
         ConfigError: MMFlow has no such network or argument.
 
     Example:
-        dict(type="ffplug_mmflow.MMFlowEstimator", model="_base_/models/pwcnet.py")
+        dict(type="ffplug_mmflow.MMFlowEstimator", network="_base_/models/pwcnet.py")
     """
 
-    unchecked_arguments = ("model",)
+    unchecked_arguments = ("network",)
     quadratic = False
 
     def __init__(
         self,
-        model: str | Mapping[str, Any],
+        network: str | Mapping[str, Any],
         multiple: int = 64,
         fit: str = "resize",
         data_preprocessor: dict | nn.Module | None = None,
@@ -60,7 +60,7 @@ class MMFlowEstimator(BaseModel):
         super().__init__(data_preprocessor or stack, init_cfg)
         if fit not in ("resize", "pad"):
             raise ConfigError(f"model.fit={fit!r}: expected 'resize' or 'pad'")
-        self.network = _build(model)
+        self.network = _build(network)
         self.multiple = self.size_multiple = multiple
         self.fit = fit
 
@@ -175,17 +175,17 @@ class MMFlowEstimator(BaseModel):
         return MMFlowSample()
 
 
-def _build(model: str | Mapping[str, Any]) -> nn.Module:
+def _build(network: str | Mapping[str, Any]) -> nn.Module:
     models = import_mmflow()
-    if isinstance(model, str):
-        config = read_config(f"mmflow::{model}").get("model")
+    if isinstance(network, str):
+        config = read_config(f"mmflow::{network}").get("model")
         if not isinstance(config, dict):
-            raise ConfigError(f"model.model={model!r}: this file of MMFlow has no model")
+            raise ConfigError(f"model.network={network!r}: this file of MMFlow has no model")
     else:
-        config = dict(model)
+        config = dict(network)
     try:
         with DefaultScope.overwrite_default_scope("mmflow"):  # its types are written without their package
             return models.builder.MODELS.build(config)
     except (KeyError, TypeError, AssertionError, ValueError) as error:
         text = " ".join(str(error).split())
-        raise ConfigError(f"model.model: MMFlow does not build {config.get('type')!r}: {text}") from error
+        raise ConfigError(f"model.network: MMFlow does not build {config.get('type')!r}: {text}") from error
