@@ -190,7 +190,7 @@ class InferWork(Work):
         self.device = options.get("device")
         self.targets = tuple(output.folder for output in outputs)
         self.staging = tuple(target / JOB_FOLDER / "staging" for target in self.targets)
-        self.job = JobFolder(self.targets[0] / JOB_FOLDER)
+        self.job = JobFolder(self.targets[0] / JOB_FOLDER, "staging")
         found, weights = find_model(model, checkpoint, options.get("random_weights", False))
         self._weights = weights and weights.absolute()
         # Workers may run in another folder, so they get the config itself.
@@ -224,6 +224,9 @@ class InferWork(Work):
         return self.pairs.size(unit)
 
     def prepare(self, slot: int) -> Callable[[int, Sequence[Path]], list[Failure]]:  # noqa: D102
+        for folder in self.staging[1:]:
+            if folder.parent != self.job.path:
+                folder.mkdir(parents=True, exist_ok=True)
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.deterministic = True
         torch.manual_seed(self.seed)

@@ -10,6 +10,7 @@ Nothing here needs locks, which network file systems often lack; every step is o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -82,7 +83,8 @@ class Work(ABC):
         noun: what units hold, for messages.
         job: the folder that all processes of the job share.
         targets: folders that results go to.
-        staging: for each target a folder on the same file system, for results that are not complete yet.
+        staging: for each target a folder on the same file system, for results that are not complete yet. Both are there
+            when a worker gets its first unit.
         device: as in ``--device``; None takes a GPU where there is one.
         threads: that a worker uses.
     """
@@ -142,11 +144,13 @@ class JobFolder:
     """The folder that the processes of a job share.
 
     Args:
-        path: where it is; made by :meth:`open`, gone after :meth:`drop`.
+        path: where it is; made by :meth:`open`, gone after :meth:`drop`, and never made again by who still works in it.
+        inner: folders that are made with it.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *inner: str) -> None:
         self.path = path
+        self.inner = inner
 
     def open(self, record: Mapping[str, Any], replace: bool = False) -> bool:
         """Begin the job, or join the one that has begun.
@@ -177,7 +181,8 @@ class JobFolder:
 
     def _create(self, record: Mapping[str, Any]) -> bool:
         fresh = self._beside()
-        (fresh / "done").mkdir(parents=True)
+        for name in ("done", *self.inner):
+            (fresh / name).mkdir(parents=True)
         (fresh / "job.json").write_text(json.dumps(record, indent=2) + "\n")
         try:
             os.rename(fresh, self.path)
@@ -201,6 +206,10 @@ class JobFolder:
         except FileNotFoundError:
             return None
 
+    def exists(self) -> bool:
+        """Return whether the job goes on."""
+        return (self.path / "job.json").exists()
+
     def mark(self, unit: int) -> None:
         """Note that a unit's results are in place."""
         (self.path / "done" / str(unit)).touch()
@@ -215,6 +224,12 @@ class JobFolder:
         except FileNotFoundError:
             return
         shutil.rmtree(gone, ignore_errors=True)
+
+    def clear(self) -> None:
+        """Remove folders that whoever wrote on after the end has made again; those in use are not empty."""
+        for folder in (*(self.path / name for name in self.inner), self.path):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 class UnitRunner:
@@ -235,7 +250,7 @@ class UnitRunner:
         folders = [staging / f"{unit}.{token}" for staging in self.work.staging]
         try:
             for folder in folders:
-                folder.mkdir(parents=True)
+                folder.mkdir()
             failures = self._do(unit, folders)
             for folder, target in zip(folders, self.work.targets, strict=True):
                 move_files(folder, target)
@@ -245,12 +260,16 @@ class UnitRunner:
         except Exception as error:
             # Whatever goes wrong in one unit, the others go on.
             logger.debug("%s failed", self.work.name(unit), exc_info=True)
-            if isinstance(error, OSError) and self.work.job.done() is None:
-                return []  # another process did the same unit, and the job is over
+            if isinstance(error, OSError):
+                done = self.work.job.done()
+                if done is None or unit in done:
+                    return []  # another process did the same unit, and the job is over
             return [Failure(self.work.name(unit), one_line(error))]
         finally:
             for folder in folders:
                 shutil.rmtree(folder, ignore_errors=True)
+            if not self.work.job.exists():
+                self.work.job.clear()
 
 
 def move_files(source: Path, target: Path) -> None:
@@ -258,11 +277,10 @@ def move_files(source: Path, target: Path) -> None:
     for path in sorted(source.rglob("*")):
         place = target / path.relative_to(source)
         if path.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
+            place.mkdir(exist_ok=True)
             continue
         with open(path, "rb+") as file:
             os.fsync(file.fileno())
-        place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, place)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass, field
@@ -88,6 +89,8 @@ def run_job(
     for name, value in (("workers", workers), ("retries", retries)):
         if value < 0:
             raise ConfigError(f"{name}={value}: expected 0 or more")
+    if ray_address and engine != "ray":
+        raise ConfigError("--ray-address needs --engine ray")
     units = (shard or Shard()).units(len(work))
     report = Report(found=len(units))
     # The second look is for a job that another process completed between the first and the opening of the folder.
@@ -101,15 +104,13 @@ def run_job(
     report.found = len(units) - len(waiting)
     reporter.start(sum(map(work.size, units)), sum(work.size(unit) for unit in units if unit in done))
     if waiting:
-        crew = _hire(work, engine, min(workers, len(waiting)), ray_address)
         try:
-            _Schedule(work, crew, waiting, retries, fail_fast, reporter, report).run()
+            with contextlib.closing(_hire(work, engine, min(workers, len(waiting)), ray_address)) as crew:
+                _Schedule(work, crew, waiting, retries, fail_fast, reporter, report).run()
         except FFPlugError:
             if begun and not work.job.done():
                 work.job.drop(record)  # so that the settings can be mended
             raise
-        finally:
-            crew.close()
     done = work.job.done()
     if done is not None and len(done) == len(work):
         work.complete()
@@ -125,8 +126,6 @@ def run_job(
 def _hire(work: Work, engine: str, workers: int, ray_address: str | None) -> Workers:
     if engine == "ray":
         return RayWorkers(work, workers or None, ray_address)
-    if ray_address:
-        raise ConfigError("--ray-address needs --engine ray")
     return LocalProcesses(work, workers) if workers else ThisProcess(work)
 
 
@@ -197,6 +196,7 @@ class _Schedule:
         """Have the unit of a worker that died done again, unless it has taken too many workers with it."""
         if unit is None:
             self.stillborn += 1
+            self.reporter.note(f"a worker died ({how}) with nothing in hand")
             if self.stillborn > STILLBORN:
                 raise ConfigError(f"workers die before they are ready, the last one: {how}; not enough memory?")
             return

@@ -259,7 +259,7 @@ class RayWorkers:
         # Of Ray's own, started for this job: no dashboard, and little shared memory, for only the work goes through it.
         own = {} if address else {"include_dashboard": False, "object_store_memory": 100 << 20, "num_cpus": cores}
         try:
-            self._ray.init(address=address or "local", logging_level=logging.WARNING, **own)
+            self._ray.init(address=address or "local", logging_level=logging.ERROR, **own)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ConfigError(f"no Ray at {address or 'this machine'}: {one_line(error)}") from error
 

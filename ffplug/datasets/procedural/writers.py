@@ -108,7 +108,7 @@ class SynthWork(Work):
         self.recipe = recipe
         self.root = Path(root).absolute()
         self.overwrite = overwrite
-        self.job = JobFolder(self.root.with_name(f".{self.root.name}.partial"))
+        self.job = JobFolder(self.root.with_name(f".{self.root.name}.partial"), "files", "staging")
         self.targets = (self.job.path / "files",)
         self.staging = (self.job.path / "staging",)
         self._record = recipe.marker()
