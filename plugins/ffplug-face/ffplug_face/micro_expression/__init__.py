@@ -1,0 +1,1 @@
+"""Micro-expression recognition from optical flow: data, features, classifiers, protocol and scores."""
