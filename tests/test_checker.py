@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -36,9 +37,13 @@ def tree(trees: Path, tmp_path: Path):
     return copy
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
+def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ffplug.cli", "data", "check", *arguments], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "ffplug.cli", "data", "check", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **variables},
+        check=False,
     )
 
 
@@ -164,3 +169,22 @@ def test_the_command(tree) -> None:
     assert report["problems"][0]["path"] == str(path) and not report["ok"]
     assert bad.stderr.strip() == f"error: {root}: 1 problem(s) in MPI Sintel"
     assert command(str(root / "nothing")).returncode == 2
+
+
+def test_layouts_of_a_broken_plugin_are_passed_over_and_told(trees: Path, tmp_path: Path) -> None:
+    package = tmp_path / "ffplug_crooked"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    manifest = '[plugin]\nname = "ffplug-crooked"\npackage = "ffplug_crooked"\napi = ">=1"\n'
+    (package / "ffplug.toml").write_text(f'{manifest}[components]\nlayouts = ["crooked"]\n')
+    (package / "registry.py").write_text("import no_such_module\n")
+    shutil.copytree(trees / "sintel/training/clean/alley_1", tmp_path / "frames")
+    done = command(str(tmp_path / "frames"), FFPLUG_PLUGINS=str(tmp_path))
+    assert done.returncode == 0 and "folder of frames" in done.stdout
+    assert "layout crooked is passed over: its plugin fails to import" in done.stdout + done.stderr
+    (package / "registry.py").write_text(
+        "from ffplug.registry import LAYOUTS as ROOT, Registry\n"
+        'LAYOUTS = Registry("layout", parent=ROOT, scope="ffplug_crooked")\n'
+    )
+    done = command(str(tmp_path / "frames"), "--layout", "crooked", FFPLUG_PLUGINS=str(tmp_path))
+    assert done.returncode == 2 and "the manifest of ffplug_crooked lists the layout crooked" in done.stderr

@@ -1,4 +1,4 @@
-"""Every CUDA source of the core and of the plugins compiles for the architectures in use; no device is needed."""
+"""Every CUDA source of the core, template and plugins compiles for each architecture in use; no device is needed."""
 
 from pathlib import Path
 
@@ -8,7 +8,8 @@ import torch
 from ffplug.ops import cuda
 
 ROOT = Path(__file__).parents[1]
-SOURCES = sorted([*ROOT.glob("ffplug/ops/csrc/*.cu"), *ROOT.glob("plugins/*/*/ops/csrc/*.cu")])
+FOLDERS = ("ffplug/ops/csrc", "ffplug/template/project/*/ops/csrc", "plugins/*/*/ops/csrc")
+SOURCES = sorted(path for folder in FOLDERS for path in ROOT.glob(f"{folder}/*.cu"))
 
 
 @pytest.mark.skipif(cuda.compiler_problem() is not None, reason=str(cuda.compiler_problem()))

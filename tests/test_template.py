@@ -209,6 +209,7 @@ def test_plugins_whose_data_look_alike_get_on_with_each_other(project: Path, tmp
         ("flow/../../x", "expected an identifier"),
         ("samflow", "ffplug-samflow is installed already"),
         ("ffplug_samflow", "ffplug-samflow is installed already"),
+        ("flowformer", "ffplug-flowformer is installed already"),
         ("gma", "has a model, recipe or layout 'gma'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import keyword
 import re
@@ -22,9 +23,9 @@ TEMPLATE = Path(__file__).parents[1] / "template"
 def command(name: str, folder: str | None, title: str | None, author: str | None, summary: str | None) -> None:
     """Make a complete plugin of the method NAME (`mymethod`, or `ffplug-mymethod`) in FOLDER.
 
-    FOLDER is `ffplug-NAME` by default, and must be new or empty. The plugin installs, passes its tests and trains as it
-    stands: a part of the network, a data set, a loss, a metric and an op to replace by your own, with packaging, README,
-    licence and CI workflow. Nothing is asked, downloaded or run.
+    FOLDER is `ffplug-NAME` by default, and must be new or empty. The plugin installs, passes its tests and trains as
+    it stands: a part of the network, a data set, a loss, a metric and an op to replace by your own, with packaging,
+    README, licence and CI workflow. Nothing is asked, downloaded or run.
     """
     import shlex
 
@@ -34,7 +35,7 @@ def command(name: str, folder: str | None, title: str | None, author: str | None
     name = plugin_name(name)
     given = {"title": title, "author": author, "summary": summary}
     answers = {key: check_text(key, value) for key, value in given.items() if value is not None}
-    target = Path(folder or f"ffplug-{name.replace('_', '-')}")
+    target = Path(folder or distribution_name(name))
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError(f"{target}: exists and is not empty; name another folder, or move it away first")
     try:
@@ -44,7 +45,7 @@ def command(name: str, folder: str | None, title: str | None, author: str | None
     data = {"name": name, "ffplug_version": ".".join(__version__.split(".")[:2]), **answers}
     run_copy(str(TEMPLATE), target, data=data, defaults=True, quiet=True, skip_tasks=True)
     click.echo(
-        f"{target}: the plugin ffplug-{name.replace('_', '-')}. Next:\n\n"
+        f"{target}: the plugin {distribution_name(name)}. Next:\n\n"
         f"  cd {shlex.quote(str(target))}\n"
         '  pip install -e ".[test]"\n'
         "  pytest\n"
@@ -69,10 +70,10 @@ def plugin_name(text: str) -> str:
         raise ConfigError(
             f"NAME {text!r}: expected an identifier in lower case, letters, digits and single _, such as mymethod{hint}"
         )
-    package = f"ffplug_{name}"
-    taken = [plugin.name for plugin in discover() if plugin.package == package]
-    if taken or importlib.util.find_spec(package) is not None:
-        raise ConfigError(f"NAME {text!r}: {taken[0] if taken else package} is installed already; choose another name")
+    package, distribution = f"ffplug_{name}", distribution_name(name)
+    known = {plugin.name for plugin in discover()} | {found.name for found in importlib.metadata.distributions()}
+    if distribution in known or importlib.util.find_spec(package) is not None:
+        raise ConfigError(f"NAME {text!r}: {distribution} is installed already; choose another name")
     clash = {name, f"{name}_pairs"} & {*config_names()}
     clash |= {f"{name.replace('_', '-')}-pairs"} & {*component_owners("layouts")}
     if clash:
@@ -80,6 +81,11 @@ def plugin_name(text: str) -> str:
             f"NAME {text!r}: an installed plugin has a model, recipe or layout {min(clash)!r}; choose another name"
         )
     return name
+
+
+def distribution_name(name: str) -> str:
+    """Name of the distribution of the plugin ``name``."""
+    return f"ffplug-{name.replace('_', '-')}"
 
 
 def check_text(option: str, text: str) -> str:
@@ -91,5 +97,5 @@ def check_text(option: str, text: str) -> str:
     from ffplug.errors import ConfigError
 
     if not text.strip() or not text.isprintable() or set(text) & set('"\\'):
-        raise ConfigError(f"--{option} {text!r}: expected one line of text without \" and \\")
+        raise ConfigError(f'--{option} {text!r}: expected one line of text without " and \\')
     return text.strip()
