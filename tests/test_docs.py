@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -39,7 +40,7 @@ from markdown_it import MarkdownIt
 
 from ffplug.cli import cli, spread_options
 from ffplug.errors import FFPlugError
-from ffplug.plugin import config_names, plugins
+from ffplug.plugin import config_names, discover, plugins
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -62,7 +63,7 @@ REASONS = {
     "onnx": "it needs onnx, onnxscript and onnxruntime, which no test installs",
     "fragment": "it is part of a file, or shows what a page before it built",
 }
-LANGUAGES = {"", "python", "bash", "toml", "yaml", "json", "cpp", "text", "html", "ini"}
+LANGUAGES = {"", "csv", "python", "bash", "toml", "yaml", "json", "cpp", "text", "html", "ini"}
 SECONDS = 300
 
 
@@ -108,11 +109,20 @@ def steps(page: str) -> list[Block]:
     ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def plugins_of_the_repository():
+    """See all plugins of the repository, installed or not."""
+    folders = (str(path.parents[1]) for path in ROOT.glob("plugins/ffplug-*/*/ffplug.toml"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FFPLUG_PLUGINS", os.pathsep.join(folders))
+        discover.cache_clear()
+        yield
+    discover.cache_clear()
+
+
 PUBLIC = {
     "raft-things.pth": ROOT / "tests/golden/raft_large/keys.json",
     "gma-sintel.pth": ROOT / "tests/golden/gma/keys.json",
-    "skflow-things.pth": ROOT / "tests/golden/skflow/keys.json",
-    "checkpoints/things.pth": ROOT / "plugins/ffplug-flowformer/tests/golden/flowformer/keys.json",
 }
 """Published checkpoints that pages take as given, and the lists of their tensors; here their numbers are random."""
 
@@ -137,7 +147,6 @@ def world(tmp_path_factory):
         shutil.copytree(sequence, folder / f"clips/{index}")
     write_video([read_image(picture) for picture in pictures], folder / "clip.mp4")
     for name, keys in PUBLIC.items():
-        (folder / name).parent.mkdir(exist_ok=True)
         torch.save({f"module.{key}": tensor for key, tensor in filled(keys).items()}, folder / name)
     return folder
 
@@ -224,63 +233,168 @@ def check_command(words: list[str], block: Block) -> None:
             assert "=" in target or target in targets, f"{block.where}: the Makefile has no target {target!r}"
 
 
-def check_ffplug(arguments: list[str], block: Block) -> None:
-    """Let the parser of ``ffplug`` read a command line, then look up the names that stand in it."""
+def check_ffplug(arguments: list[str], block: Block, whole: bool = True) -> None:
+    """Let the parser of ``ffplug`` read a command line, then look up the names that stand in it.
+
+    Args:
+        arguments: what stands after ``ffplug``.
+        block: where it stands.
+        whole: False where arguments may be missing, as in a sentence.
+    """
     arguments = spread_options([argument for argument in arguments if argument != "--debug"])
     where = f"{block.where}: ffplug {' '.join(arguments)}"
     command, context = cli, click.Context(cli, info_name="ffplug")
     try:
         while isinstance(command, click.Group):
             if not arguments or arguments[0].startswith("-"):
-                command.make_context("ffplug", list(arguments) or ["--help"], resilient_parsing=True)
-                return
+                command.make_context("ffplug", list(arguments) or ["--help"])
             name, command, arguments = command.resolve_command(context, arguments)
-            if command is None:
-                pytest.fail(f"{where}: there is no such command")
             context = click.Context(command, info_name=name, parent=context)
-        values = command.make_context(name, list(arguments)).params
-    except click.ClickException as error:
-        pytest.fail(f"{where}: {error.format_message()}")
+        values = command.make_context(context.info_name, list(arguments)).params
     except click.exceptions.Exit:
-        return  # --help
-    check_names(values, where, block)
+        return  # --help, --version
+    except click.MissingParameter as error:
+        assert not whole, f"{where}: {error.format_message()}"
+        return
+    except click.ClickException as error:
+        if isinstance(error, click.BadParameter) and any(is_made(word, block) for word in arguments):
+            return
+        pytest.fail(f"{where}: {error.format_message()}")
+    check_names(context.command_path, values, where, block)
+
+
+def page_of(block: Block) -> list[Block]:
+    return BLOCKS.get(block.page, [block])
 
 
 def is_written(path: str, block: Block) -> bool:
-    return any(other.title == path for other in BLOCKS[block.page])
+    """Whether a block of the page is a file of that name, or another command of the page names it, and so makes it."""
+    scripts = "".join(other.text for other in page_of(block) if other.language == "bash")
+    return any(other.title == path for other in page_of(block)) or scripts.count(path) > 1
 
 
-def known_names(block: Block) -> set[str]:
-    """Names of models and recipes: those of all plugins, and those that manifests on the same page define."""
+def is_known(name: str, block: Block) -> bool:
+    """Whether there is a model or recipe of that name: a plugin's, or one that the page itself defines or makes."""
     names = set(config_names())
-    for other in BLOCKS[block.page]:
+    for other in page_of(block):
         if other.language == "toml":
             tables = tomllib.loads(other.text)
             names |= {*tables.get("models", {}), *tables.get("configs", {})}
-    return names
+    return name.replace("-", "_") in names or is_made(name, block)
 
 
-def check_names(values: dict, where: str, block: Block) -> None:
-    from ffplug.config import load_config, parse_cfg_options, validate_config
+def is_made(name: str, block: Block) -> bool:
+    """Whether a name is that of a plugin that the page makes by ``ffplug new``, or begins with it."""
+    made = [new for other in page_of(block) for new in re.findall(r"^ffplug new (\w+)", other.text, re.M)]
+    return any(re.fullmatch(rf"{new}([_-]\w+)?", name) for new in made)
 
+
+def check_names(command: str, values: dict, where: str, block: Block) -> None:
     name = values.get("config") or values.get("model")
-    if isinstance(name, str):
+    if isinstance(name, str) and not name.isupper() and command != "ffplug migrate":
         if "/" in name or name.endswith(".py"):
             made = name.startswith("work_dirs/") or is_written(name, block)
             assert made or (ROOT / name).is_file(), f"{where}: no file {name}"
-        elif not name.isupper():
-            assert name.replace("-", "_") in known_names(block), f"{where}: no model or recipe {name!r}"
+        else:
+            assert is_known(name, block), f"{where}: no model or recipe {name!r}"
     source = values.get("source")
-    if source:
+    if source and not source.isupper():
         converters = {converter for plugin in plugins() for converter in plugin.components.get("converters", ())}
         assert source in converters, f"{where}: no converter {source!r}"
-    options = values.get("cfg_options")
-    if options and isinstance(name, str) and (name.replace("-", "_") in config_names() or (ROOT / name).is_file()):
-        path = ROOT / name if (ROOT / name).is_file() else name
+    if command.startswith("ffplug weights"):
+        released = {weights for plugin in plugins() for weights in plugin.weights}
+        missing = {name for name in values.get("names", ()) if not name.isupper()} - released
+        assert not missing, f"{where}: no manifest knows the weights {sorted(missing)}"
+    if values.get("cfg_options") and isinstance(name, str):
+        check_settings(name, values["cfg_options"], where)
+
+
+def check_settings(name: str, options: tuple[str, ...], where: str) -> None:
+    """Check a config with its ``--cfg-options`` as a run would; a page's own config is checked by running the page."""
+    from ffplug.config import load_config, parse_cfg_options, validate_config
+
+    file = ROOT / name
+    if file.is_file() or name.replace("-", "_") in config_names():
         try:
-            validate_config(load_config(path, parse_cfg_options(options)))
+            validate_config(load_config(file if file.is_file() else name, parse_cfg_options(options)))
         except FFPlugError as error:
             pytest.fail(f"{where}: {error}")
+
+
+def inline_code(path: Path) -> Iterator[Block]:
+    for token in MarkdownIt("commonmark").enable("table").parse(path.read_text()):
+        for child in token.children or ():
+            if child.type == "code_inline":
+                page = str(path.relative_to(ROOT))
+                yield Block(page, token.map[0] + 1 if token.map else 0, "inline", None, child.content, None)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_and_names_in_sentences_are_there(path):
+    for code in inline_code(path):
+        if code.text.startswith("ffplug ") and "..." not in code.text:
+            check_ffplug(shlex.split(code.text)[1:], code, whole=False)
+        elif re.fullmatch(r"ffplug(_\w+)?(\.\w+)+(?<!\.toml)", code.text):
+            assert exists(code.text), f"{code.where}: there is no {code.text}"
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a registered type, a module, or something in one; or of a package that is not here."""
+    package, _, rest = name.partition(".")
+    if importlib.util.find_spec(package) is None:
+        return True
+    if any(rest in kind for plugin in plugins() if plugin.package == package for kind in plugin.components.values()):
+        return True
+    module, *attributes = package, *rest.split(".")
+    value = importlib.import_module(module)
+    for attribute in attributes:
+        try:
+            value = getattr(value, attribute)
+        except AttributeError:
+            module = f"{value.__name__}.{attribute}"
+            if importlib.util.find_spec(module) is None:
+                return False
+            value = importlib.import_module(module)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("ffplug trian raft_large_chairs", "no command 'trian'"),
+        ("ffplug train raft_large_chairs --work-dri here", "No such option"),
+        ("ffplug train --amp", "Missing argument"),
+        ("ffplug train raft_huge_chairs", "no model or recipe 'raft_huge_chairs'"),
+        ("OMP_NUM_THREADS=1 ffplug info ffplug && ffplug train configs/nothing.py", "no file configs/nothing.py"),
+        ("ffplug train raft_large_chairs --cfg-options model.cost.radios=3", "model.cost.radios"),
+        ("ffplug convert a.pth b.safetensors --from rfat", "no converter 'rfat'"),
+        ("ffplug weights pull mobile_sma", "mobile_sma"),
+        ("python tools/trian.py CONFIG", "no file tools/trian.py"),
+        ("make dmeo", "no target 'dmeo'"),
+    ],
+)
+def test_a_wrong_command_is_found(script, message):
+    block = Block("a page", 1, "bash", None, script, None)
+    with pytest.raises((AssertionError, pytest.fail.Exception), match=re.escape(message)):
+        for command in commands(script):
+            check_command(command, block)
+
+
+def test_a_failing_block_is_named():
+    failing = [("python", "x = 1"), ("python", "assert x == 2"), ("bash", "false"), ("bash", "true")]
+    blocks = [
+        {"page": "a.md", "line": line, "language": language, "title": None, "text": text}
+        for line, (language, text) in enumerate(failing)
+    ]
+    for chosen, message in (((0, 1), "a.md, line 1: this block fails"), ((3, 2), "a.md, line 2: this block ends")):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import docs_page; docs_page.run({[blocks[index] for index in chosen]!r}, {{}})"],
+            capture_output=True,
+            text=True,
+            cwd=ROOT / "tests",
+            check=False,
+        )
+        assert done.returncode == 1 and message in done.stderr
 
 
 def anchors(path: Path) -> set[str]:
@@ -364,6 +478,7 @@ def test_the_reference_holds_every_public_name():
         assert parts & shown, f"docs/api shows neither {module.__name__} nor a module of it"
         for public in getattr(module, "__all__", ()):
             value = getattr(module, public)
-            assert f"ffplug.{name}" in shown, f"docs/api does not show ffplug.{name}, and so not its {public}"
+            sources = {module.__name__, getattr(value, "__module__", "")}
+            assert sources & shown, f"docs/api does not show ffplug.{name}, and so not its {public}"
             described = inspect.getdoc(value) or not (inspect.isroutine(value) or inspect.isclass(value))
             assert described, f"ffplug.{name}.{public} has no docstring"
