@@ -29,7 +29,7 @@ class MMFlowEstimator(BaseModel):
     it in MMFlow's order BGR, and brought to a size that it takes as MMFlow's own test pipelines do.
 
     Args:
-        network: a config file of MMFlow below its ``configs`` folder (``_base_/models/pwcnet.py``), or its ``model`` dict
+        network: a config file of MMFlow in its ``configs`` folder (``_base_/models/pwcnet.py``), or its ``model`` dict
             itself, ``dict(type='mmflow.PWCNet', ...)``.
         multiple: what the network's sides must be multiples of.
         fit: how frames get there in prediction: ``'resize'`` (the flow is scaled back) or ``'pad'`` (edges are
