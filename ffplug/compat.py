@@ -1,9 +1,9 @@
 """What MMEngine and torch need mended, in one place: each item with its reason and a test (tests/test_compat.py).
 
 It works on ``onedl-mmengine`` and on upstream ``mmengine`` 0.10.7, and is applied once, when ``ffplug.registry`` is
-first imported. Three mends live where they are configured instead: mixed precision on the CPU in
-:class:`ffplug.engine.optim.AmpOptimWrapper`, exact resume in :class:`ffplug.engine.loops.IterBasedTrainLoop`, and
-strict config keys in :mod:`ffplug.config`.
+first imported. Four mends live where they are configured instead: mixed precision on the CPU in
+:class:`ffplug.engine.optim.AmpOptimWrapper`, exact resume in :class:`ffplug.engine.loops.IterBasedTrainLoop`,
+sharded training in :mod:`ffplug.engine.strategies`, and strict config keys in :mod:`ffplug.config`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import os
 import pickle
 import re
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,12 +30,16 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.registry import MODELS
 from mmengine.runner import CheckpointLoader, FlexibleRunner
 from mmengine.runner import checkpoint as mmengine_checkpoint
+from mmengine.runner import runner as mmengine_runner
 from mmengine.utils import package_utils
 from safetensors import SafetensorError, safe_open
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
 
-from ffplug.errors import CheckpointError, ConfigError, PluginError
+from ffplug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
 
 TRUST_VARIABLE = "FFPLUG_TRUST_CHECKPOINT"
 
@@ -400,6 +404,75 @@ def _env_default(init: Callable) -> Callable:
     return wrapper
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# Activation checkpointing (config key ``activation_checkpointing``). Reasons: MMEngine's is torch's old kind, in which
+# a part whose input needs no gradient, as an encoder's frames, gets none itself, without a word; batch norm counts each
+# batch twice; and FlexibleRunner passes over the key.
+
+
+def turn_on_activation_checkpointing(model: torch.nn.Module, modules: str | Iterable[str]) -> None:
+    """Let parts of a model keep no activation for the gradient, but run again there.
+
+    Args:
+        model: The model.
+        modules: Names of its submodules, such as ``'encoder'``.
+
+    Raises:
+        ConfigError: It has no submodule of that name.
+    """
+    parts = dict(model.named_modules())
+    for name in [modules] if isinstance(modules, str) else modules:
+        if name not in parts:
+            near = did_you_mean(name, parts) or f"; its parts are {', '.join(dict(model.named_children()))}"
+            raise ConfigError(f"activation_checkpointing: the model has no part {name!r}{near}")
+        parts[name].forward = _forward_twice(parts[name])
+
+
+def _forward_twice(module: torch.nn.Module) -> Callable:
+    forward = module.forward
+
+    @functools.wraps(forward)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+        return checkpoint(
+            forward,
+            *args,
+            use_reentrant=False,
+            context_fn=lambda: (nullcontext(), _statistics_at_rest(module)),
+            **kwargs,
+        )
+
+    return wrapper
+
+
+@contextmanager
+def _statistics_at_rest(module: torch.nn.Module) -> Iterator[None]:
+    """Keep batch norms from counting a batch that they have met."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    kept = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(batches)
+
+
+def _checkpointing_by_any_runner(train: Callable) -> Callable:
+    @functools.wraps(train)
+    def wrapper(self: FlexibleRunner) -> torch.nn.Module:
+        modules = self.cfg.get("activation_checkpointing")
+        if modules and isinstance(self.model, dict):
+            self.model = MODELS.build(self.model)
+            turn_on_activation_checkpointing(self.model, modules)
+        return train(self)
+
+    return wrapper
+
+
 def _mend() -> None:
     _mend_checkpoints()
     register_backend("local", AtomicLocalBackend, force=True, prefixes="")
@@ -412,6 +485,8 @@ def _mend() -> None:
     evaluator_metric.collect_results = collect_results
     MMDistributedDataParallel.__init__ = _ddp_on_any_device(MMDistributedDataParallel.__init__)
     FlexibleRunner.__init__ = _env_default(FlexibleRunner.__init__)
+    FlexibleRunner.train = _checkpointing_by_any_runner(FlexibleRunner.train)
+    mmengine_runner.turn_on_activation_checkpointing = turn_on_activation_checkpointing
 
 
 _mend()

@@ -25,6 +25,7 @@ HOOKS = child("hook", root.HOOKS, "ffplug.engine")
 LOOPS = child("loop", root.LOOPS, "ffplug.engine")
 OPTIM_WRAPPERS = child("optim_wrapper", root.OPTIM_WRAPPERS, "ffplug.engine")
 OPTIM_WRAPPER_CONSTRUCTORS = child("optimizer wrapper constructor", root.OPTIM_WRAPPER_CONSTRUCTORS, "ffplug.engine")
+STRATEGIES = child("strategy", root.STRATEGIES, "ffplug.engine")
 VISUALIZERS = child("visualizer", root.VISUALIZERS, "ffplug.visualization")
 
 OPS = Registry("op", scope="ffplug", locations=["ffplug.ops"])

@@ -109,6 +109,8 @@ def test_killed_worker_of_one_host_is_replaced(hosts: list[str], single: Path, t
     assert 1 <= len(twice) <= 4, f"a checkpoint is written every 4 iterations, but {sorted(twice)} were done twice"
     ends = [torch.load(folder / "iter_24.pth", weights_only=True)["state_dict"] for folder in (single, work_dir)]
     for key, value in ends[0].items():
+        if key == "first.bias":
+            continue  # normalization takes it away: its gradient is rounding, whose sign the optimiser follows
         torch.testing.assert_close(ends[1][key], value, rtol=1e-3, atol=1e-4)
 
 

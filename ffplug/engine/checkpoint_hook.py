@@ -20,6 +20,7 @@ from mmengine.model import is_model_wrapper
 from safetensors.torch import save_file
 
 from ffplug.compat import atomic_path, load_from_local
+from ffplug.engine.strategies import full_state_dict
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.registry import HOOKS
 from ffplug.version import __version__
@@ -198,7 +199,7 @@ def fit(runner: Any, checkpoint: dict[str, Any]) -> None:
         CheckpointError: The checkpoint is of another model.
     """
     state = {key.removeprefix("module."): value for key, value in checkpoint.get("state_dict", checkpoint).items()}
-    own = bare(runner.model).state_dict()
+    own = full_state_dict(runner.model)
     excluded = excluded_prefixes(runner.model)
     problems = describe_mismatch(own, state, excluded)
     fitting = {key: state[key] for key, value in own.items() if key in state and state[key].shape == value.shape}

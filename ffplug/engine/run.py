@@ -168,6 +168,8 @@ def keep_test_only(config: Config) -> None:
     for key in (*TRAINING_KEYS, *VALIDATION_KEYS):
         config[key] = None
     config.resume = False
+    config.pop("runner_type", None)  # each process tests with the whole model, however it was trained
+    config.pop("strategy", None)
 
 
 @contextmanager
