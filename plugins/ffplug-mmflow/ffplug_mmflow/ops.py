@@ -110,11 +110,7 @@ class DeformConv2d(nn.Module):
 
     def forward(self, features: Tensor, offset: Tensor) -> Tensor:
         """Features N×C×H×W, offsets N×(2·groups·k²)×H'×W' (y before x, kernel row by row) -> N×C'×H'×W'."""
-        return self.convolve(
-            features,
-            offset,
-            self.weight.to(features.dtype),
-            stride=self.stride,
-            padding=self.padding,
-            dilation=self.dilation,
-        )
+        with torch.autocast(features.device.type, enabled=False):  # torchvision's op has no half precision on the CPU
+            steps = {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+            result = self.convolve(features.float(), offset.float(), self.weight.float(), **steps)
+        return result.to(features.dtype)

@@ -15,6 +15,7 @@ import torch
 
 import ffplug
 from ffplug.datasets.formats import read_flow, write_image
+from ffplug.datasets.procedural import Recipe, write_procedural
 from ffplug.errors import CheckpointError, ConfigError
 from ffplug.plugin import find
 
@@ -169,7 +170,7 @@ def test_what_these_networks_do_not_have(pwcnet):
 
 @needs_mmflow
 def test_the_commands(pwcnet, tmp_path, cli):
-    """MMFlow's own checkpoint, in infer, test and benchmark."""
+    """MMFlow's own checkpoint, in infer and test."""
     content = {"meta": {"mmflow_version": "1.0.0rc0"}, "state_dict": pwcnet.network.state_dict()}
     torch.save(content, tmp_path / "pwcnet_8x1.pth")
     first, second = frames()
@@ -182,8 +183,7 @@ def test_the_commands(pwcnet, tmp_path, cli):
     expected = pwcnet.predict_flow(first, second)["flow"][0].permute(1, 2, 0)
     np.testing.assert_allclose(flow, expected.numpy(), atol=1e-4)
 
-    done = cli("synth", "sintel", "--root", "data/Sintel", "--scenes", "2", "--frames", "3", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    write_procedural(Recipe("sintel", 2, 2, (96, 128), 0, "standard", "analytic"), tmp_path / "data" / "Sintel")
     (tmp_path / "mine.py").write_text(
         "from mmengine.config import read_base\n\nwith read_base():\n"
         "    from ffplug.configs.data.loaders import *\n    from ffplug.configs.runtime import *\n"
@@ -194,9 +194,6 @@ def test_the_commands(pwcnet, tmp_path, cli):
     assert done.returncode == 0, done.stderr[-2000:]
     metrics = json.loads((tmp_path / "work_dirs" / "mine" / "metrics.json").read_text())["metrics"]
     assert any("epe" in key.lower() and value > 0 for key, value in metrics.items()), metrics
-
-    done = cli("benchmark", "mmflow_pwcnet", "--size", "64x128", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
 @needs_mmflow
