@@ -33,6 +33,9 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
+MORE_FOLDERS = {"ffplug-face": {"assets", "micro_expression"}}
+"""What a plugin may hold beside the template's folders: data that it reads, a subject of its own."""
+
 SUMMARY = "A method's example: flow {{ as }} it is"
 SHORT = (
     "train_cfg.max_iters=4",
@@ -265,6 +268,8 @@ def test_the_repository_s_plugins_have_the_template_s_layout(project: Path, plug
     assert {name.split("/")[0] for name in files} <= top_level
     known = folders_of(project, "ffplug_my_method")
     for folder, suffixes in folders_of(plugin, package).items():
+        if folder.split("/")[0] in MORE_FOLDERS.get(plugin.name, ()):
+            continue
         assert folder in known, f"{plugin.name}: the template has no folder {folder}"
         assert suffixes <= known[folder] | ({".h"} if folder == "ops/csrc" else set()), f"{plugin.name}: {folder}"
 
@@ -277,11 +282,12 @@ def test_the_repository_s_plugins_are_packaged_as_the_template_is(project: Path,
     assert set(ours["project"]) - {"urls", "authors"} == set(made["project"]) - {"authors"}
     for key in ("readme", "requires-python", "license", "license-files"):
         assert ours["project"][key] == made["project"][key]
-    assert ours["project"]["entry-points"] == {"ffplug.plugins": {package.removeprefix("ffplug_"): package}}
+    assert ours["project"]["entry-points"]["ffplug.plugins"] == {package.removeprefix("ffplug_"): package}
     (kind, tool), *others = ours["tool"].items()
     assert kind == "setuptools" and not others and set(tool) == set(made["tool"]["setuptools"])
     assert tool["packages"] == {"find": {"include": [f"{package}*"]}}
     [patterns] = made["tool"]["setuptools"]["package-data"].values()
+    patterns += [f"{folder}/*" for folder in MORE_FOLDERS.get(plugin.name, ())]
     assert set(tool["package-data"]) == {package}
     assert {"ffplug.toml"} <= set(tool["package-data"][package]) <= set(patterns)
     manifests = (plugin / package / "ffplug.toml", project / "ffplug_my_method" / "ffplug.toml")
