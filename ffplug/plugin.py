@@ -78,6 +78,7 @@ class Plugin:
         models: config module of each public model name.
         configs: config module of each recipe.
         weights: what is known of released weights, by name.
+        commands: what it adds to the command line, by name: ``module``, which has a click ``command``, and ``help``.
         error: why it can't be used, or None.
     """
 
@@ -91,6 +92,7 @@ class Plugin:
     models: Mapping[str, str] = dataclasses.field(default_factory=dict)
     configs: Mapping[str, str] = dataclasses.field(default_factory=dict)
     weights: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    commands: Mapping[str, Mapping[str, str]] = dataclasses.field(default_factory=dict)
     error: str | None = None
 
 
@@ -167,6 +169,7 @@ def _read(package: str, version: str, name: str) -> Plugin:
         models=manifest.get("models", {}),
         configs=manifest.get("configs", {}),
         weights=manifest.get("weights", {}),
+        commands=manifest.get("commands", {}),
     )
     if not _in_range(PLUGIN_API, plugin.api):
         error = f"it asks for plugin API {plugin.api}, this ffplug has {PLUGIN_API}: upgrade whichever is older"
@@ -191,6 +194,11 @@ def _complaint(manifest: Mapping[str, Any], package: str) -> str | None:
     for table in ("models", "configs"):
         if not all(isinstance(value, str) for value in manifest.get(table, {}).values()):
             return f"[{table}] must map names to config modules"
+    for name, command in manifest.get("commands", {}).items():
+        if not (isinstance(command, dict) and set(command) == {"module", "help"}) or not all(
+            isinstance(value, str) for value in command.values()
+        ):
+            return f'commands.{name} must be {{ module = "{package}.MODULE", help = "What it does." }}'
     weights = manifest.get("weights", {})
     if not isinstance(weights, dict):
         return "[weights.NAME] must be tables"
@@ -249,7 +257,7 @@ def _in_range(version: int, specifier: str) -> bool:
 
 
 def find(name: str) -> Plugin:
-    """Return the plugin of this distribution, package or short name (``ffplug-samflow``, ``ffplug_samflow``, ``samflow``).
+    """Return the plugin of this distribution, package or short name (``ffplug-x``, ``ffplug_x``, ``x``).
 
     Raises:
         PluginError: there is none; the message lists near names.

@@ -1,6 +1,7 @@
 """The command line: light, with one clear line for each error."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -128,3 +129,46 @@ def test_weights_of_another_model_are_refused(tmp_path):
     path = save_weights(tmp_path / "small.safetensors", ffplug.build_model("raft_small").state_dict())
     with pytest.raises(CheckpointError, match=r"small.safetensors: not weights of this model: .* keys missing"):
         ffplug.build_model("raft_large", path)
+
+
+PLUGIN_COMMAND = """
+import click
+
+@click.command()
+@click.argument("word")
+def command(word):
+    "Say a word."
+    click.echo(word)
+"""
+
+
+def test_a_plugin_brings_a_command(tmp_path):
+    package = tmp_path / "ffplug_speaker"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "say.py").write_text(PLUGIN_COMMAND)
+    (package / "ffplug.toml").write_text(
+        '[plugin]\nname = "ffplug-speaker"\npackage = "ffplug_speaker"\napi = ">=1"\n[commands]\n'
+        'say = { module = "ffplug_speaker.say", help = "Say it." }\n'
+        'lost = { module = "ffplug_speaker.nowhere", help = "Be nowhere." }\n'
+        'list = { module = "ffplug_speaker.say", help = "Not the core\'s." }\n'
+    )
+    environment = {**os.environ, "FFPLUG_PLUGINS": str(tmp_path)}
+
+    def ffplug(*arguments):
+        command = [sys.executable, "-m", "ffplug.cli", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+    program = (
+        "import sys; from ffplug.cli import cli; cli.main(['--help'], standalone_mode=False); "
+        "sys.exit('torch' in sys.modules or 'ffplug_speaker' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert shown.returncode == 0 and "Say it." in shown.stdout and "Not the core's." not in shown.stdout
+    assert ffplug("say", "hello").stdout == "hello\n"
+    assert "did you mean 'say'?" in ffplug("sya").stderr
+    assert ffplug("lost").stderr.startswith(
+        "error: the command 'lost' is ffplug_speaker.nowhere, which can't be used: "
+    )
+    assert "ffplug-speaker" in ffplug("list").stdout
+    assert "ffplug say  Say it." in ffplug("info", "speaker").stdout

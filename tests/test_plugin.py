@@ -100,6 +100,10 @@ def test_disabled_plugin(fresh, tmp_path):
             {"manifest": "[plugin]\nname='x'\npackage='ffplug_toy3'\napi='>=1'\n[components]\nmodel=['A']"},
             "did you mean 'models'",
         ),
+        (
+            {"manifest": "[plugin]\nname='x'\npackage='ffplug_toy3'\napi='>=1'\n[commands]\nsay='ffplug_toy3.say'"},
+            "commands.say must be { module =",
+        ),
     ],
 )
 def test_broken_manifest_is_told_and_breaks_no_other(fresh, tmp_path, changes, message):

@@ -8,11 +8,11 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
-from ffplug.errors import FFPlugError, did_you_mean
+from ffplug.errors import FFPlugError, PluginError, did_you_mean
 from ffplug.version import __version__
 
 COMMANDS = {
@@ -46,25 +46,49 @@ PATIENCE_S = 5
 """How long such a process waits to be ended by its launcher."""
 
 
+def plugin_commands() -> dict[str, Mapping[str, str]]:
+    """Commands of the installed plugins by name, each with its ``module`` and ``help``; only manifests are read.
+
+    A name of the core's stays the core's, and the first plugin's by name otherwise.
+    """
+    from ffplug.plugin import plugins
+
+    found: dict[str, Mapping[str, str]] = {}
+    for plugin in plugins():
+        for name, command in plugin.commands.items():
+            if name not in COMMANDS:
+                found.setdefault(name, command)
+    return found
+
+
 class LazyGroup(click.Group):
     """A group that knows its commands' names and imports a command's module when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: D102
-        return [*COMMANDS]  # the name `list` is that of a command's module in this package
+        return [*COMMANDS, *plugin_commands()]
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: D102
-        if name not in COMMANDS:
+        if name in COMMANDS:  # each has the name of its module in this package
+            return importlib.import_module(f"ffplug.cli.{name}").command
+        command = plugin_commands().get(name)
+        if command is None:
             return None
-        return importlib.import_module(f"ffplug.cli.{name}").command
+        try:
+            return importlib.import_module(command["module"]).command
+        except (ImportError, AttributeError) as error:
+            raise PluginError(f"the command {name!r} is {command['module']}, which can't be used: {error}") from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple:  # noqa: D102
-        if args and args[0] not in COMMANDS:
-            raise click.UsageError(f"no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}")
+        if args and args[0] not in COMMANDS and args[0] not in (known := self.list_commands(ctx)):
+            raise click.UsageError(f"no command {args[0]!r}{did_you_mean(args[0], known)}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: D102
         with formatter.section("Commands"):
             formatter.write_dl([*COMMANDS.items()])
+        if more := plugin_commands():
+            with formatter.section("Commands of plugins"):
+                formatter.write_dl([(name, command["help"]) for name, command in more.items()])
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -27,6 +27,10 @@ def command(name: str) -> None:
             click.echo(f"\n{title}:")
             for key, module in table.items():
                 click.echo(f"  {key}  ({module})")
+    if plugin.commands:
+        click.echo("\ncommands:")
+        for key, entry in plugin.commands.items():
+            click.echo(f"  ffplug {key}  {entry['help']}")
     weights = [item for item in known_weights().values() if item.plugin == plugin.name]
     if weights:
         click.echo(f"\nweights in {weights_folder()}:")
