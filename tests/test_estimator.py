@@ -11,6 +11,7 @@ from ffplug.errors import CheckpointError, ConfigError, DataError
 from ffplug.models.cost import AllPairsCorrelation, CorrelationPyramid, FeaturePyramid
 from ffplug.models.padding import pad, padding_for, unpad
 from ffplug.models.parts import Encoded, Policy, VideoMemory
+from ffplug.models.tiling import TiledFlowInference
 from ffplug.ops import use_backend
 from ffplug.structures import FlowDataSample
 
@@ -130,6 +131,74 @@ def test_further_decoders_run_on_their_own():
     truth.gt_head_flow, truth.gt_head_valid = truth.gt_flow, truth.gt_valid
     terms = model(torch.rand(1, 2, 3, 64, 64) * 255, [truth], mode="loss")
     assert {"loss", "head_loss", "head_epe"} <= set(terms)
+
+
+def two_decoders(**update):
+    config = load_config("gma").model
+    for part in (config.encoder, config.context_encoder):
+        part["widths"] = (8, 16, 24)
+    config.encoder.out_channels = 32
+    head = {"update": {**config["update"], **update}, "upsampler": config.upsampler}
+    config.update(decoders={"head": head}, differences={"expression": ("", "head")}, iterations=2)
+    return config
+
+
+def test_a_further_decoder_takes_the_main_attention():
+    model = ffplug.build_model(two_decoders(own_attention=False))
+    assert model.decoders["head"].update.attention is None
+    alone = ffplug.build_model(two_decoders())
+    state = model.state_dict()
+    key = "update.attention.query_key.weight"
+    alone.load_state_dict({**state, f"decoders.head.{key}": state[f"decoder.{key}"]})
+    frames = torch.rand(2, 1, 3, 64, 72) * 255
+    for network in (model, alone):  # the aggregated motion has a weight that starts at zero
+        for decoder in (network.decoder, network.decoders["head"]):
+            torch.nn.init.constant_(decoder.update.aggregator.weight, 2.0)
+    shared = model.predict_flow(*frames, iterations=2)["head_flow"]
+    torch.testing.assert_close(shared, alone.predict_flow(*frames, iterations=2)["head_flow"])
+    torch.nn.init.normal_(alone.decoders["head"].update.attention.query_key.weight)
+    assert not torch.allclose(shared, alone.predict_flow(*frames, iterations=2)["head_flow"], atol=1e-4)
+
+
+def test_attention_that_is_not_there_is_missed():
+    config = two_decoders(own_attention=False)
+    config.decoders.head["update"]["heads"] = 2
+    with pytest.raises(ConfigError, match=r"needs attention of 2 head\(s\).*which has 1"):
+        ffplug.build_model(config).predict_flow(*torch.rand(2, 1, 3, 64, 64))
+    config = load_config("gma").model
+    config["update"].own_attention = False
+    with pytest.raises(ConfigError, match="belongs into one of the estimator's further decoders"):
+        ffplug.build_model(config).predict_flow(*torch.rand(2, 1, 3, 64, 64))
+
+
+def test_a_difference_of_two_decoders_is_a_flow():
+    config = two_decoders()
+    model = ffplug.build_model(config)
+    frames = torch.rand(2, 1, 3, 70, 75) * 255
+    result = model.predict_flow(*frames)
+    assert torch.equal(result["expression_flow"], result["flow"] - result["head_flow"])
+    assert result["expression_flow"].shape == (1, 2, 70, 75) and "expression_flow_low" not in result
+    model.tile = TiledFlowInference((64, 72), overlap=30)
+    tiled = model.predict_flow(*frames)
+    assert set(tiled) == {f"{name}flow{low}" for name in ("", "head_", "expression_") for low in ("", "_low")}
+    torch.testing.assert_close(tiled["expression_flow"], tiled["flow"] - tiled["head_flow"], atol=1e-5, rtol=1e-5)
+    for wrong in (("", "heat"), ("", "head", "head")):
+        config.differences = {"expression": wrong}
+        with pytest.raises(ConfigError, match=r"differences.expression=.*expected a new name and two of '', 'head'"):
+            ffplug.build_model(config)
+
+
+def test_frozen_modules_do_not_train():
+    config = two_decoders(own_attention=False)
+    config.frozen = ["context_encoder", "decoder"]
+    model = ffplug.build_model(config).train()
+    assert not any(module.training for name in config.frozen for module in model.get_submodule(name).modules())
+    assert model.encoder.training and model.decoders["head"].update.training
+    trained = {name.split(".")[0] for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {"encoder", "decoders"}
+    config.frozen = ["contxt_encoder"]
+    with pytest.raises(ConfigError, match="'contxt_encoder', which is no submodule; did you mean 'context_encoder'"):
+        ffplug.build_model(config)
 
 
 def test_frames_beyond_an_encoder_are_sent_to_tiles(small, monkeypatch):

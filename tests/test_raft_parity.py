@@ -147,7 +147,9 @@ def test_select_takes_samples_out_of_a_batch():
     first, second = torch.rand(2, 3, 3, 64, 72) * 255
     with torch.no_grad():
         encoded = model.encode(first, second)
-        _, (state,) = model.decoder(encoded, model.cost, model.cost(encoded), 2, None, False)
+        _, (state,) = model.decoder(
+            encoded, model.cost, model.cost(encoded), model.decoder.update.prepare(encoded.context), 2, None, False
+        )
         part = state.select(torch.tensor([2]))
         lookup = model.cost.lookup(part.cost, part.flow)
         hidden, _ = model.decoder.update(part.hidden, lookup, part.flow, part.constant)

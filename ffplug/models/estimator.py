@@ -12,7 +12,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ffplug.errors import ConfigError, DataError
+from ffplug.errors import ConfigError, DataError, did_you_mean
 from ffplug.models.layers import fixed_weights
 from ffplug.models.padding import pad, padding_for, unpad
 from ffplug.models.parts import (
@@ -58,7 +58,14 @@ class RecurrentDecoder(nn.Module):
         self.policy = policy
 
     def forward(
-        self, encoded: Encoded, cost_part: Cost, cost: Any, iterations: int, flow_init: Tensor | None, every: bool
+        self,
+        encoded: Encoded,
+        cost_part: Cost,
+        cost: Any,
+        prepared: tuple[Tensor, Any],
+        iterations: int,
+        flow_init: Tensor | None,
+        every: bool,
     ) -> tuple[list[Tensor], list[DecoderState]]:
         """Run the loop.
 
@@ -66,6 +73,7 @@ class RecurrentDecoder(nn.Module):
             encoded: what the encoders gave.
             cost_part: the cost part.
             cost: what it prepared for these pairs.
+            prepared: hidden state and constant part, as the update block prepared them from the context.
             iterations: number of iterations, at least 1.
             flow_init: first low-resolution flow N×2×h×w, or None for the prior's.
             every: upsample after every iteration (training), not after the last alone.
@@ -73,7 +81,7 @@ class RecurrentDecoder(nn.Module):
         Returns:
             Flows N×2×H×W in pixels, of every iteration or of the last, and the states after the same iterations.
         """
-        hidden, constant = self.update.prepare(encoded.context)
+        hidden, constant = prepared
         count, _, height, width = encoded.context.shape
         flow = encoded.image1.new_zeros(count, 2, height, width)
         state = DecoderState(hidden, flow, constant, cost)
@@ -119,10 +127,14 @@ class RecurrentFlowEstimator(BaseModel):
         policy: config or module of the iteration :class:`~ffplug.models.parts.Policy`, or None.
         decoders: further decoders by name, each a dict with ``update``, ``upsampler`` and optionally ``prior`` and
             ``policy``; they share encoders and cost, and run from their own state.
+        differences: further flows by name that are the difference of two decoders' flows, given by those decoders'
+            names (``""`` is the main one): ``dict(expression=("", "head"))``.
         losses: configs or modules of the :class:`~ffplug.models.parts.FlowLoss` terms.
         iterations: number of iterations in training.
         test_iterations: number in inference, or None for the same.
         freeze_batch_norm: keep batch norm's statistics in training (RAFT, every stage after Chairs).
+        frozen: submodules by their dotted names (``"encoder"``, ``"decoder.update"``) that do not train: no gradients,
+            and evaluation mode always.
         checkpoint_iterations: in training keep no activation of an iteration, but run it again for the gradient: memory
             of one iteration in place of all, for a third more time.
         tile: arguments of :class:`~ffplug.models.tiling.TiledFlowInference` for prediction in tiles, or None.
@@ -154,10 +166,12 @@ class RecurrentFlowEstimator(BaseModel):
         prior: dict | Prior | None = None,
         policy: dict | Policy | None = None,
         decoders: Mapping[str, dict] | None = None,
+        differences: Mapping[str, Sequence[str]] | None = None,
         losses: Sequence[dict | nn.Module] = (),
         iterations: int = 12,
         test_iterations: int | None = None,
         freeze_batch_norm: bool = False,
+        frozen: Sequence[str] = (),
         checkpoint_iterations: bool = False,
         tile: dict | None = None,
         data_preprocessor: dict | nn.Module | None = None,
@@ -171,13 +185,17 @@ class RecurrentFlowEstimator(BaseModel):
         self.decoders = nn.ModuleDict(
             {name: _build_decoder(checkpoint_iterations, **parts) for name, parts in (decoders or {}).items()}
         )
+        self.differences = {name: tuple(pair) for name, pair in (differences or {}).items()}
         self.losses = nn.ModuleList(_build(loss) for loss in losses)
         self.iterations = iterations
         self.test_iterations = test_iterations or iterations
         self.freeze_batch_norm = freeze_batch_norm
+        self.frozen = tuple(frozen)
         self.tile = TiledFlowInference(**tile) if tile else None
         self.size_multiple = math.lcm(self.encoder.size_multiple, self.context_encoder.size_multiple)
         self._check_parts()
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
         preprocessor = self.data_preprocessor
         if hasattr(preprocessor, "multiple"):
             preprocessor.multiple = math.lcm(preprocessor.multiple, self.size_multiple)
@@ -203,10 +221,24 @@ class RecurrentFlowEstimator(BaseModel):
                 f"{where}update.hidden_channels",
                 update.hidden_channels,
             )
+        for name, pair in self.differences.items():
+            unknown = [part for part in pair if part and part not in self.decoders]
+            if len(pair) != 2 or unknown or name in self.decoders:
+                known = ", ".join(map(repr, ("", *self.decoders)))
+                raise ConfigError(f"model: differences.{name}={pair}: expected a new name and two of {known}")
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        modules = dict(self.named_modules())
+        for name in self.frozen:
+            if name not in modules:
+                raise ConfigError(f"model: frozen names {name!r}, which is no submodule{did_you_mean(name, modules)}")
+        return [modules[name] for name in self.frozen]
 
     def train(self, mode: bool = True) -> RecurrentFlowEstimator:
-        """Switch to training; batch norm keeps its statistics where it is frozen."""
+        """Switch to training; frozen modules stay in evaluation, and batch norm keeps its statistics if frozen."""
         super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
         if mode and self.freeze_batch_norm:
             for module in self.modules():
                 if isinstance(module, nn.BatchNorm2d):
@@ -230,9 +262,7 @@ class RecurrentFlowEstimator(BaseModel):
         for sample in samples:
             sample.gt_flow = torch.randn(2, height, width, generator=generator)
             sample.gt_valid = torch.ones(height, width)
-        inputs = [
-            torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8) for _ in samples
-        ]
+        inputs = [torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8) for _ in samples]
         return {"inputs": inputs, "data_samples": samples}
 
     @property
@@ -284,16 +314,24 @@ class RecurrentFlowEstimator(BaseModel):
             video: what is kept from the video's last pair, or None.
 
         Returns:
-            ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, and ``NAME_flows`` and ``NAME_states`` of each
-            further decoder.
+            ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, ``NAME_flows`` and ``NAME_states`` of each
+            further decoder, and ``NAME_flows`` of each difference.
         """
         with fixed_weights():
             encoded = self.encode(image1, image2, inputs, video)
             cost = self.cost(encoded)
             outputs: dict[str, Any] = {"encoded": encoded}
-            for prefix, decoder in (("", self.decoder), *((f"{name}_", part) for name, part in self.decoders.items())):
-                flows, states = decoder(encoded, self.cost, cost, iterations, flow_init, every)
-                outputs[f"{prefix}flows"], outputs[f"{prefix}states"] = flows, states
+            main = self.decoder.update.prepare(encoded.context)
+            prepared = {"": main}
+            for name, decoder in self.decoders.items():
+                prepared[name] = decoder.update.prepare_beside(encoded.context, main[1])
+            for name, start in prepared.items():
+                decoder = self.decoders[name] if name else self.decoder
+                flows, states = decoder(encoded, self.cost, cost, start, iterations, flow_init, every)
+                outputs[_key(name, "flows")], outputs[_key(name, "states")] = flows, states
+            for name, (first, second) in self.differences.items():
+                pairs = zip(outputs[_key(first, "flows")], outputs[_key(second, "flows")], strict=True)
+                outputs[_key(name, "flows")] = [a - b for a, b in pairs]
         return outputs
 
     def forward(
@@ -345,7 +383,8 @@ class RecurrentFlowEstimator(BaseModel):
             if key.endswith("flows"):
                 name = key.removesuffix("flows")
                 result[f"{name}flow"] = flows[-1]
-                result[f"{name}flow_low"] = outputs[f"{name}states"][-1].flow
+                if f"{name}states" in outputs:
+                    result[f"{name}flow_low"] = outputs[f"{name}states"][-1].flow
         return result
 
     @torch.no_grad()
@@ -430,6 +469,10 @@ def _build_decoder(
     policy: dict | Policy | None = None,
 ) -> RecurrentDecoder:
     return RecurrentDecoder(_build(update), _build(upsampler), _build(prior), _build(policy), checkpointing)
+
+
+def _key(name: str, what: str) -> str:
+    return f"{name}_{what}" if name else what
 
 
 def _agree(name: str, value: int | None, other_name: str, other: int | None) -> None:

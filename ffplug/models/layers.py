@@ -128,10 +128,17 @@ class ConvNorm(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel_size: int, stride: int = 1, norm: str = "none", relu: bool = False
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int,
+        stride: int = 1,
+        norm: str = "none",
+        relu: bool = False,
+        bias: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2)
+        self.conv = nn.Conv2d(inputs, outputs, kernel_size, stride, kernel_size // 2, bias=bias)
         self.norm = make_norm(norm, outputs)
         self.relu = relu
 
@@ -146,12 +153,15 @@ class ConvNorm(nn.Module):
         if isinstance(norm, nn.BatchNorm2d) and not norm.training:
             scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
             weight = conv.weight * scale[:, None, None, None]
-            bias = (conv.bias - norm.running_mean) * scale + norm.bias
+            mean = norm.running_mean if conv.bias is None else norm.running_mean - conv.bias
+            bias = norm.bias - mean * scale
             return self._convolve(x, weight, bias, activation, None)
         y = norm(conv(x))
         return torch.relu_(y) if self.relu else y
 
-    def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor, activation: str, owner: nn.Module | None) -> Tensor:
+    def _convolve(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str, owner: nn.Module | None
+    ) -> Tensor:
         if self.conv.stride == (1, 1):
             return convolve(x, weight, bias, None, activation, owner)
         y = F.conv2d(x, weight, bias, self.conv.stride, self.conv.padding)

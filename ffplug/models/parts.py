@@ -154,6 +154,13 @@ class Update(BaseModule):
         """Context N×context_channels×h×w -> first hidden state and what stays constant over the iterations."""
         raise NotImplementedError
 
+    def prepare_beside(self, context: Tensor, main: Any) -> tuple[Tensor, Any]:
+        """As :meth:`prepare`, in a further decoder: ``main`` is the constant part of the main decoder's block.
+
+        So what both would derive from the context can be derived once. By default nothing is shared.
+        """
+        return self.prepare(context)
+
     def forward(self, hidden: Tensor, cost: Tensor, flow: Tensor, constant: Any) -> tuple[Tensor, Tensor]:
         """One update: hidden state, cost features, low-resolution flow -> new hidden state, residual flow."""
         raise NotImplementedError

@@ -106,7 +106,7 @@ class TiledFlowInference:
 
         Returns:
             ``flow``, N×2×H×W in pixels, and ``flow_low``, its mean over each cell of the working grid in grid cells,
-            N×2×ceil(H/stride)×ceil(W/stride).
+            N×2×ceil(H/stride)×ceil(W/stride); the same of every further flow that the network gives (``head_flow``).
         """
         height, width = image1.shape[-2:]
         bottom, right = max(0, self.size[0] - height), max(0, self.size[1] - width)
@@ -118,17 +118,20 @@ class TiledFlowInference:
         rows, columns = (tile_starts(s, t, self.overlap) for s, t in zip(padded, self.size, strict=True))
         row_share = blending_weights(padded[0], self.size[0], rows, self.sigma).to(image1.device)
         column_share = blending_weights(padded[1], self.size[1], columns, self.sigma).to(image1.device)
-        flow = image1.new_zeros(len(image1), 2, *padded, dtype=torch.float32)
+        flows: dict[str, Tensor] = {}
         for batch in self._batches([(r, c) for r in range(len(rows)) for c in range(len(columns))]):
             corners = [(rows[r], columns[c]) for r, c in batch]
             windows = [(slice(y, y + self.size[0]), slice(x, x + self.size[1])) for y, x in corners]
             tiles = [torch.cat([image[..., y, x] for y, x in windows]) for image in (image1, image2)]
             init = None if start is None else torch.cat([self._to_cells(start[..., y, x]) for y, x in windows])
-            predicted = predict(*tiles, iterations=iterations, flow_init=init)["flow"].float()
-            for (r, c), (y, x), tile in zip(batch, windows, predicted.split(len(image1)), strict=True):
-                flow[..., y, x] += tile * row_share[r, y, None] * column_share[c, x]
-        flow = flow[..., :height, :width]
-        return {"flow": flow, "flow_low": self._to_cells(flow)}
+            predicted = predict(*tiles, iterations=iterations, flow_init=init)
+            for name in (name for name in predicted if name.endswith("flow")):
+                blank = image1.new_zeros(len(image1), 2, *padded, dtype=torch.float32)
+                flow, parts = flows.setdefault(name, blank), predicted[name].float().split(len(image1))
+                for (r, c), (y, x), tile in zip(batch, windows, parts, strict=True):
+                    flow[..., y, x] += tile * row_share[r, y, None] * column_share[c, x]
+        flows = {name: flow[..., :height, :width] for name, flow in flows.items()}
+        return {**flows, **{f"{name}_low": self._to_cells(flow) for name, flow in flows.items()}}
 
     def _batches(self, tiles: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         for first in range(0, len(tiles), self.batch_size):

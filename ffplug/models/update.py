@@ -10,6 +10,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ffplug.errors import ConfigError
 from ffplug.models.layers import Conv2d, PointwiseConv2d, in_layout_of
 from ffplug.models.parts import Update
 from ffplug.ops import attention_weights, batched_row_product
@@ -268,24 +269,64 @@ class GMAUpdate(RAFTUpdate):
         content: attention reads content (GMA's default).
         position: attention reads relative position; with ``content=False`` GMA's position-only variant.
         max_size: cells that the position embedding covers in each direction.
+        own_attention: compute the attention. A further decoder with False takes that of the main decoder's block.
         **kwargs: those of :class:`RAFTUpdate`.
     """
 
     quadratic = True  # the attention matrix
 
     def __init__(
-        self, heads: int = 1, content: bool = True, position: bool = False, max_size: int = 160, **kwargs: Any
+        self,
+        heads: int = 1,
+        content: bool = True,
+        position: bool = False,
+        max_size: int = 160,
+        own_attention: bool = True,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         motion_channels = self.motion_encoder.fuse.out_channels + 2
-        self.attention = GlobalMotionAttention(self.input_channels, heads, content, position, max_size)
+        self.attention = (
+            GlobalMotionAttention(self.input_channels, heads, content, position, max_size) if own_attention else None
+        )
         self.aggregator = MotionAggregator(motion_channels, self.input_channels, heads)
 
     def _changing_channels(self, motion_channels: int) -> int:
         return 2 * motion_channels
 
     def _prepare_inputs(self, inputs: Tensor) -> dict[str, Any]:
-        return {"attention": self.attention(inputs)}
+        return {"attention": self.attention(inputs)} if self.attention is not None else {}
+
+    def prepare(self, context: Tensor) -> tuple[Tensor, dict[str, Any]]:
+        """Context N×C×h×w -> hidden state and the constant part, which holds the attention.
+
+        Raises:
+            ConfigError: the block has no attention of its own, and is not in a further decoder.
+        """
+        if self.attention is None:
+            raise ConfigError(
+                "GMAUpdate(own_attention=False) takes the attention of the main decoder's update block, so it belongs "
+                "into one of the estimator's further decoders"
+            )
+        return super().prepare(context)
+
+    def prepare_beside(self, context: Tensor, main: Any) -> tuple[Tensor, dict[str, Any]]:
+        """As :meth:`prepare`, with the main decoder's attention where this block has none of its own.
+
+        Raises:
+            ConfigError: the main decoder's block has no attention, or one of another number of heads.
+        """
+        if self.attention is not None:
+            return self.prepare(context)
+        attention = main.get("attention") if isinstance(main, dict) else None
+        if attention is None or attention.shape[1] != self.aggregator.heads:
+            found = "has none" if attention is None else f"has {attention.shape[1]}"
+            raise ConfigError(
+                f"GMAUpdate(own_attention=False) needs attention of {self.aggregator.heads} head(s) in the main "
+                f"decoder's update block, which {found}: use ffplug.GMAUpdate there, or own_attention=True here"
+            )
+        hidden, constant = super().prepare(context)
+        return hidden, {**constant, "attention": attention}
 
     def _changing_inputs(self, motion: Tensor, constant: dict[str, Any]) -> Tensor:
         return torch.cat((motion, self.aggregator(motion, constant["attention"])), dim=1)
