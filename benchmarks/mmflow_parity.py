@@ -11,6 +11,7 @@ padding are MMFlow's, built from the configs that its wheel ships; RAFT and GMA 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
 import platform
@@ -51,7 +52,8 @@ torch {torch} and numpy {numpy}. To redo them:
 
 ```bash
 python -m venv parity && . parity/bin/activate
-pip install 'setuptools<81' wheel 'torch=={torch}' 'numpy=={numpy}' opencv-python-headless matplotlib scipy
+pip install 'setuptools<81' wheel 'torch=={torch}' 'torchvision=={torchvision}' 'numpy=={numpy}' opencv-python-headless
+pip install matplotlib scipy
 MMCV_WITH_OPS=0 pip install --no-build-isolation mmcv=={mmcv}
 pip install mmflow=={mmflow}
 python benchmarks/mmflow_parity.py
@@ -62,8 +64,8 @@ One folder a case, named as the source that `ffplug convert --from` takes:
 - `keys.json`: keys and shapes of MMFlow's state dict, as its checkpoints have them. Every tensor is filled from its key
   alone (`ffplug/testing/golden.py`), so no weights are kept. `scales.json` holds the factors on some of them.
 - `case1.npz`: `seeds`, `size` and `iterations` of the run, and `flow`, every {step}nd row and column of MMFlow's
-  answer, in pixels. The frames are `image(seed, (height, width, 3))` of the same module, cut to uint8, RGB; MMFlow got them in
-  its own order (BGR), and padded and normalised them for itself.
+  answer, in pixels. The frames are `image(seed, (height, width, 3))` of the same module, cut to uint8, RGB; MMFlow got
+  them in its own order (BGR), and padded and normalised them for itself.
 
 | case | config of MMFlow | mean length of the flow |
 | --- | --- | --- |
@@ -142,6 +144,7 @@ def main() -> None:
         print(f"{name}: {len(keys)} tensors, flow {flow.shape}, mean length {length:.2f} px")
     (out / "scales.json").write_text(json.dumps(SCALES, indent=1) + "\n")
     versions = {"mmflow": mmflow.__version__, "mmcv": mmcv.__version__, "torch": torch.__version__.partition("+")[0]}
+    versions |= {"torchvision": importlib.metadata.version("torchvision").partition("+")[0]}
     versions |= {"numpy": np.__version__, "python": platform.python_version()}
     (out / "README.md").write_text(README.format(rows="\n".join(rows), step=STEP, **versions))
 
