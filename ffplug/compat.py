@@ -9,6 +9,7 @@ sharded training in :mod:`ffplug.engine.strategies`, and strict config keys in :
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import os
 import pickle
@@ -23,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from mmengine import hub, utils
+from mmengine._strategy import deepspeed as deepspeed_strategy
 from mmengine.dist import gather_object
 from mmengine.dist import utils as dist_utils
 from mmengine.evaluator import metric as evaluator_metric
@@ -30,7 +32,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, OPTIMIZERS
 from mmengine.runner import CheckpointLoader, FlexibleRunner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from mmengine.runner import runner as mmengine_runner
@@ -473,6 +475,29 @@ def _checkpointing_by_any_runner(train: Callable) -> Callable:
     return wrapper
 
 
+# ---------------------------------------------------------------------------------------------------------------
+# DeepSpeed. Reason: MMEngine registers optimisers that newer versions no longer have, and fails.
+
+
+def register_deepspeed_optimizers() -> list[str]:
+    """Register those of DeepSpeed's optimisers that its version has, and return their names."""
+    found = []
+    for module, name in (
+        ("deepspeed.ops.adam", "DeepSpeedCPUAdam"),
+        ("deepspeed.ops.adam", "FusedAdam"),
+        ("deepspeed.ops.lamb", "FusedLamb"),
+        ("deepspeed.runtime.fp16.onebit", "OnebitAdam"),
+        ("deepspeed.runtime.fp16.onebit", "OnebitLamb"),
+        ("deepspeed.runtime.fp16.onebit", "ZeroOneAdam"),
+    ):
+        try:
+            OPTIMIZERS.register_module(module=getattr(importlib.import_module(module), name), force=True)
+        except (ImportError, AttributeError):
+            continue
+        found.append(name)
+    return found
+
+
 def _mend() -> None:
     _mend_checkpoints()
     register_backend("local", AtomicLocalBackend, force=True, prefixes="")
@@ -486,6 +511,7 @@ def _mend() -> None:
     MMDistributedDataParallel.__init__ = _ddp_on_any_device(MMDistributedDataParallel.__init__)
     FlexibleRunner.__init__ = _env_default(FlexibleRunner.__init__)
     FlexibleRunner.train = _checkpointing_by_any_runner(FlexibleRunner.train)
+    deepspeed_strategy.register_deepspeed_optimizers = register_deepspeed_optimizers
     mmengine_runner.turn_on_activation_checkpointing = turn_on_activation_checkpointing
 
 

@@ -7,12 +7,13 @@ from ffplug.engine.nan_guard import NaNGuardHook
 from ffplug.engine.optim import AmpOptimWrapper
 from ffplug.engine.progress_hook import ProgressHook
 from ffplug.engine.report_hook import ReportHook
-from ffplug.engine.strategies import FSDPStrategy
+from ffplug.engine.strategies import DeepSpeedStrategy, FSDPStrategy
 from ffplug.engine.visualization_hook import FlowVisualizationHook
 
 __all__ = [
     "AmpOptimWrapper",
     "CheckpointHook",
+    "DeepSpeedStrategy",
     "EMAHook",
     "FSDPStrategy",
     "FlowVisualizationHook",
