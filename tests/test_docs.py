@@ -64,7 +64,7 @@ REASONS = {
     "fragment": "it is part of a file, or shows what a page before it built",
 }
 LANGUAGES = {"", "csv", "python", "bash", "toml", "yaml", "json", "cpp", "text", "html", "ini"}
-SECONDS = 300
+SECONDS = 900
 
 
 @dataclasses.dataclass(frozen=True)
