@@ -26,8 +26,9 @@ class FLAMEHead(HeadModel):
     """FLAME (Li et al., SIGGRAPH Asia 2017) from the model file of its authors.
 
     The pickle is read without importing a class that it names or running code in it; an ``.npz`` with the same keys
-    does as well. Coefficients are standard deviations; EMOCA's and DECA's 100 identity and 50 expression coefficients go in
-    as they are. Eyes and neck follow from the skinning weights; FLAME's file of vertex masks brings the other regions.
+    does as well. Coefficients are standard deviations; EMOCA's and DECA's 100 identity and 50 expression coefficients
+    go in as they are. Eyes and neck follow from the skinning weights, other regions from
+    FLAME's file of vertex masks.
 
     Args:
         path: the model file.

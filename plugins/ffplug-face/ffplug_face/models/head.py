@@ -88,7 +88,7 @@ class HeadData:
                 raise DataError(f"{source}: {name} names {value.min()}..{value.max()}: there are 0..{size - 1}")
         if len(self.parents) != joints or any(not -1 <= parent < k for k, parent in enumerate(self.parents)):
             raise DataError(
-                f"{source}: parents {list(self.parents)}: expected {joints}, each joint after its parent, -1 for the root"
+                f"{source}: parents {list(self.parents)}: expected {joints}, each after its parent, -1 for the root"
             )
 
 
@@ -227,7 +227,7 @@ class HeadModel(nn.Module):
             if not present:
                 if not self.expression_names:
                     raise DataError(
-                        f"{self.source} has no names for its {self.n_expression} expression coefficients: set them by number"
+                        f"{self.source} names no expressions: set its {self.n_expression} coefficients by number"
                     )
                 raise DataError(
                     f"{self.source} has no expression {name!r}{did_you_mean(name, self.expression_names)}; "

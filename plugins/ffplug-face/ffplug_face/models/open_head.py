@@ -59,13 +59,14 @@ _SOCKETS = {"right": (0.01, 0.08, 0.54, 0.64), "left": (0.08, 0.16, 0.54, 0.64)}
 
 def _describe(data: HeadData) -> None:
     """Regions and landmarks of the shipped mesh, from the seams of its texture."""
-    template, moved = data.template, np.linalg.norm(data.expression_directions, axis=1)
+    template = data.template
     mouth, seam = _piece(data, _MOUTH)
     tongue, _ = _piece(data, _TONGUE)
     inside = np.zeros(len(template), np.float32)
     inside[np.union1d(np.setdiff1d(mouth, seam), tongue)] = 1
-    pucker = moved[:, data.expression_names.index("mouthPucker")]
-    lips = np.clip((pucker / pucker.max() - 0.55) / 0.15, 0, 1) * (1 - inside)
+    across, up = template[:, 0] / 0.027, template[:, 1] - template[seam, 1].mean()
+    edge = (1 - across**2) * np.where(up > 0, 0.009, 0.011)
+    lips = np.clip((edge - np.abs(up)) / 0.002, 0, 1) * (template[:, 2] > 0.125) * (1 - inside)
     points = {**data.landmarks, **_extremes(template, seam, "mouth_right", "mouth_left")}
     middle = seam[np.abs(template[seam, 0]) < 0.002]
     points["lip_upper"] = middle[[template[middle, 1].argmax()]]

@@ -71,7 +71,7 @@ class ProceduralHead(HeadModel):
     def __init__(self, rows: int = 60, columns: int = 72) -> None:
         if rows < 12 or columns < 16 or columns % 4:
             raise ValueError(
-                f"ProceduralHead(rows={rows}, columns={columns}): expected rows >= 12, columns >= 16 and a multiple of 4"
+                f"ProceduralHead: {rows} rows, {columns} columns: expected at least 12 and 16, columns a multiple of 4"
             )
         super().__init__(_build(rows, columns), "the procedural head")
 
