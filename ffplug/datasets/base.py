@@ -115,10 +115,12 @@ class FlowDataset(BaseDataset):
         dataset: str | None = None,
         masks: dict[str, str] | None = None,
         doubled: bool = False,
+        mask_above: int = 0,
     ) -> dict[str, Any]:
         """One entry of the list; paths are below the root, ``masks`` maps the name of a mask to its file.
 
-        ``doubled`` allows for ground truth on a grid twice as fine as the frames.
+        ``doubled`` allows for ground truth on a grid twice as fine as the frames; ``mask_above`` is the greatest value
+        of a mask picture that counts as not set.
         """
         return dict(
             img1_path=img1,
@@ -130,6 +132,7 @@ class FlowDataset(BaseDataset):
             frame=frame,
             sample_id=sample_id,
             doubled=doubled,
+            mask_above=mask_above,
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:

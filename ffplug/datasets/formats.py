@@ -126,9 +126,14 @@ def write_image(path: PathLike, image: np.ndarray) -> None:
     write_bytes(path, cv2.imencode(path.suffix.lower(), array)[1].tobytes())
 
 
-def read_mask(path: PathLike) -> np.ndarray:
-    """Read a mask picture (Sintel's occlusions, KITTI's object map, Spring's maps) as H×W bool: value above 0."""
-    array = _decode(read_bytes(path), path, cv2.IMREAD_UNCHANGED, "a mask picture") > 0
+def read_mask(path: PathLike, above: int = 0) -> np.ndarray:
+    """Read a mask picture as H×W bool: where any channel is above a value.
+
+    Args:
+        path: file of any back-end.
+        above: 0 for exact masks (Sintel's occlusions, KITTI's object map, Spring's maps); 127 for those in JPEG.
+    """
+    array = _decode(read_bytes(path), path, cv2.IMREAD_UNCHANGED, "a mask picture") > above
     return array if array.ndim == 2 else array[..., :3].any(axis=2)
 
 

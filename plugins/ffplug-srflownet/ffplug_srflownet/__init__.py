@@ -1,0 +1,1 @@
+"""SRFlowNet: facial flow from Gaussian splatting, and losses that regularise it."""

@@ -1,0 +1,10 @@
+"""GMA with SRFlowNet's four further losses."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ffplug.configs.models.gma import *
+
+    from .regularisers import losses as _losses
+
+model["losses"].extend(_losses)
