@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ffplug.config import load_config, validate_config
 from ffplug.errors import ConfigError
 
 SHARDED = CONFIG.with_name("train_toy_sharded.py")
+DEEPSPEED = CONFIG.with_name("train_toy_deepspeed.py")
 RAFT, RAFT_SHARDED = CONFIG.with_name("train_raft.py"), CONFIG.with_name("train_raft_sharded.py")
 
 
@@ -109,6 +111,46 @@ def test_sharding_asks_for_processes(tmp_path: Path):
     assert "error: FSDPStrategy works over several processes: start them by torchrun" in done.stderr
 
 
+# ---- DeepSpeed
+
+
+def train_by_deepspeed(work_dir: Path, *options: str) -> None:
+    script = ["bash", TOOLS / "dist_train.sh", DEEPSPEED, 2, "--work-dir", work_dir, *options]
+    done = run(script, {"DS_ACCELERATOR": "cpu"})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs DeepSpeed: pip install deepspeed")
+def test_deepspeed_equals_the_whole_training_and_resumes(whole: Path, tmp_path: Path):
+    train_by_deepspeed(tmp_path)
+    assert losses(tmp_path) == pytest.approx(losses(whole), rel=1e-5)
+    assert records(tmp_path, "metrics").keys() == {8, 16, 24}
+    content = load_from_local(tmp_path / "iter_24.pth")
+    released = load_file(tmp_path / "weights.safetensors")
+    assert all(torch.equal(value, content["state_dict"][key]) for key, value in released.items())
+    # The newest two are kept, of the file as of the folder.
+    assert {path.name for path in tmp_path.glob("iter_*")} == {
+        f"iter_{step}.{kind}" for step in (20, 24) for kind in ("pth", "deepspeed")
+    }
+    again = tmp_path / "again"
+    again.mkdir()
+    for part in ("iter_20.pth", "iter_20.deepspeed"):
+        (tmp_path / part).rename(again / part)
+    refused = run(["bash", TOOLS / "dist_train.sh", DEEPSPEED, 2, "--work-dir", again, "--resume"])
+    assert refused.returncode == 1 and "by pickle, which runs code in it: add --trust-checkpoint" in refused.stderr
+    train_by_deepspeed(again, "--resume", "--trust-checkpoint")
+    assert {step: values[0] for step, values in records(again).items()} == {
+        step: values[0] for step, values in records(tmp_path).items() if step >= 20
+    }
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="asks for a machine without DeepSpeed")
+def test_deepspeed_that_is_absent_is_named(tmp_path: Path):
+    done = run(command("train", DEEPSPEED, "--work-dir", tmp_path))
+    assert done.returncode == 2
+    assert "error: ffplug.DeepSpeedStrategy needs DeepSpeed: pip install deepspeed" in done.stderr
+
+
 # ---- activation checkpointing
 
 
@@ -151,7 +193,7 @@ def test_what_cannot_be_computed_twice_is_named(tmp_path: Path):
 
 
 @pytest.mark.parametrize("recipe", ["raft_small_chairs", "gma_sintel"])
-@pytest.mark.parametrize("fragment", ["fsdp", "activation_checkpointing"])
+@pytest.mark.parametrize("fragment", ["fsdp", "deepspeed", "activation_checkpointing"])
 def test_any_recipe_inherits_a_fragment(tmp_path: Path, recipe: str, fragment: str):
     config = tmp_path / "mine.py"
     config.write_text(

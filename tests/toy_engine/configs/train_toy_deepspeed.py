@@ -1,0 +1,6 @@
+from mmengine.config import read_base
+
+with read_base():
+    from ffplug.configs.strategies.deepspeed import *
+
+    from .train_toy import *
