@@ -284,6 +284,23 @@ def test_masks_follow_the_frames() -> None:
         assert (out["occlusion"] == (out["img1"][..., 0] > 127)).mean() > 0.93
 
 
+@pytest.mark.parametrize(("kind", "make"), [(RAFTDenseAugment, dense_sample), (RAFTSparseAugment, sparse_sample)])
+@pytest.mark.parametrize("seed", range(6))
+def test_further_flows_and_masks_go_through_the_same(kind: type, make: Any, seed: int) -> None:
+    sample = make(seed, 110, 150)
+    sample["valid"][20:30, 40:60] = 0
+    sample.update(head_flow=-2 * sample["flow"], head_valid=sample["valid"].copy(), further_flows=("head_flow",))
+    columns = np.arange(150) > 70
+    mask = np.broadcast_to(columns, (110, 150)).copy()
+    sample.update(mask=mask, occlusion=mask.copy(), further_masks=("mask",))
+    seed_all(seed)
+    done = kind(crop_size=(72, 96), do_flip=True, mode="clean", min_scale=-0.2, max_scale=0.6)(sample)
+    np.testing.assert_allclose(done["head_flow"], -2 * done["flow"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(done["head_valid"], done["valid"])
+    np.testing.assert_array_equal(done["mask"], done["occlusion"])
+    assert done["mask"].shape == done["flow"].shape[:2] == (72, 96)
+
+
 def test_noc_mask_stays_within_valid() -> None:
     sample = sparse_sample(0)
     sample["valid_noc"] = sample["valid"] * (np.random.RandomState(5).rand(100, 140) < 0.5)

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from ffplug.datasets.base import choose
-from ffplug.datasets.transforms import MASKS
+from ffplug.datasets.transforms import flow_keys, mask_keys
 from ffplug.errors import ConfigError, DataError
 from ffplug.registry import TRANSFORMS
 
@@ -147,17 +147,21 @@ def _resize_dense(results: dict[str, Any], sx: float, sy: float) -> None:
     """Resize frames bilinearly and masks to the nearest pixel."""
     for key in ("img1", "img2"):
         results[key] = cv2.resize(results[key], None, fx=sx, fy=sy, interpolation=cv2.INTER_LINEAR)
-    for key in MASKS:
-        if key in results:
-            mask = cv2.resize(results[key].view(np.uint8), None, fx=sx, fy=sy, interpolation=cv2.INTER_NEAREST)
-            results[key] = mask.view(np.bool_)
+    for key in mask_keys(results):
+        mask = cv2.resize(results[key].view(np.uint8), None, fx=sx, fy=sy, interpolation=cv2.INTER_NEAREST)
+        results[key] = mask.view(np.bool_)
+
+
+def _grid_keys(results: dict[str, Any]) -> list[str]:
+    """The keys of a sample's arrays that have the frames' grid."""
+    truth = [key for pair in flow_keys(results) for key in pair]
+    return [key for key in ("img1", "img2", *truth, "valid_noc", *mask_keys(results)) if key in results]
 
 
 def _map_arrays(results: dict[str, Any], index: tuple[slice, ...]) -> None:
     """Slice every array of the sample that has the frames' grid (views, no copies)."""
-    for key in ("img1", "img2", "flow", "valid", "valid_noc", *MASKS):
-        if key in results:
-            results[key] = results[key][index]
+    for key in _grid_keys(results):
+        results[key] = results[key][index]
 
 
 FLIP_X = (slice(None), slice(None, None, -1))
@@ -214,15 +218,18 @@ class RAFTDenseAugment(_RAFTAugment):
             else:
                 self._jitter_both(results)
         results["img2"] = self._erase(results["img2"])
-        if (results["valid"] == 0).any():
-            results["flow"] = np.where((results["valid"] > 0)[..., None], results["flow"], np.float32(np.nan))
+        for flow_key, valid_key in flow_keys(results):
+            if (results[valid_key] == 0).any():
+                known = (results[valid_key] > 0)[..., None]
+                results[flow_key] = np.where(known, results[flow_key], np.float32(np.nan))
         factor = self._scale(results) * self._flip(results)
         self._crop(results)
-        flow = (results["flow"] * factor).astype(np.float32)
-        below = np.abs(flow) < self.max_flow  # False for NaN
-        valid = below[..., 0] & below[..., 1]
-        flow[~np.isfinite(flow)] = 0
-        results.update(flow=flow, valid=valid.astype(np.float32))
+        for flow_key, valid_key in flow_keys(results):
+            flow = (results[flow_key] * factor).astype(np.float32)
+            below = np.abs(flow) < self.max_flow  # False for NaN
+            valid = below[..., 0] & below[..., 1]
+            flow[~np.isfinite(flow)] = 0
+            results.update({flow_key: flow, valid_key: valid.astype(np.float32)})
         return results
 
     def _scale(self, results: dict[str, Any]) -> np.ndarray:
@@ -236,8 +243,9 @@ class RAFTDenseAugment(_RAFTAugment):
         if not apply and not (self.clean and self._too_small(results["img1"])):
             return np.ones(2)
         _resize_dense(results, sx, sy)
-        results["flow"] = cv2.resize(results["flow"], None, fx=sx, fy=sy, interpolation=cv2.INTER_LINEAR)
-        results.pop("valid")
+        for flow, valid in flow_keys(results):
+            results[flow] = cv2.resize(results[flow], None, fx=sx, fy=sy, interpolation=cv2.INTER_LINEAR)
+            results.pop(valid)
         return np.array([sx, sy])
 
     def _flip(self, results: dict[str, Any]) -> np.ndarray:
@@ -312,7 +320,8 @@ class RAFTSparseAugment(_RAFTAugment):
         self._scale(results)
         if self.do_flip and np.random.rand() < self.h_flip_probability:
             _map_arrays(results, FLIP_X)
-            results["flow"] = results["flow"] * np.array([-1, 1], np.float32)
+            for flow, _ in flow_keys(results):
+                results[flow] = results[flow] * np.array([-1, 1], np.float32)
         self._crop(results)
         return results
 
@@ -320,10 +329,9 @@ class RAFTSparseAugment(_RAFTAugment):
         height, width = results["img1"].shape[:2]
         down, across = (max(0, crop - side) for crop, side in zip(self.crop_size, (height, width), strict=True))
         if down or across:
-            for key in ("img1", "img2", "flow", "valid", "valid_noc", *MASKS):
-                if key in results:
-                    edges = ((0, down), (0, across)) + ((0, 0),) * (results[key].ndim - 2)
-                    results[key] = np.pad(results[key], edges)
+            for key in _grid_keys(results):
+                edges = ((0, down), (0, across)) + ((0, 0),) * (results[key].ndim - 2)
+                results[key] = np.pad(results[key], edges)
 
     def _scale(self, results: dict[str, Any]) -> None:
         least = self._least_scale(results["img1"], 1)
@@ -332,12 +340,14 @@ class RAFTSparseAugment(_RAFTAugment):
         if not apply and not (self.clean and self._too_small(results["img1"])):
             return
         _resize_dense(results, scale, scale)
-        known = results["flow"], results["valid"]
         first = 0 if self.clean else 1
-        results["flow"], results["valid"] = resize_sparse_flow(*known, scale, scale, first)
-        if "valid_noc" in results:
-            noc = resize_sparse_flow(known[0], results["valid_noc"], scale, scale, first)[1]
-            results["valid_noc"] = noc * results["valid"]
+        noc = results.get("valid_noc")
+        if noc is not None:
+            results["valid_noc"] = resize_sparse_flow(results["flow"], noc, scale, scale, first)[1]
+        for flow, valid in flow_keys(results):
+            results[flow], results[valid] = resize_sparse_flow(results[flow], results[valid], scale, scale, first)
+        if noc is not None:
+            results["valid_noc"] = results["valid_noc"] * results["valid"]
 
     def _crop(self, results: dict[str, Any]) -> None:
         self._check_fits(results)

@@ -1,12 +1,14 @@
 """The first and the last step of every pipeline: loading a frame pair and packing it for the model.
 
 Between transforms a sample is a dict: ``img1`` and ``img2`` H×W×3 uint8 RGB, ``flow`` H×W×2 float32 and ``valid`` H×W
-float32 where there is ground truth, any of the masks in :data:`MASKS`, and the metainfo.
+float32 where there is ground truth, any of the masks in :data:`MASKS`, and the metainfo. A plugin's samples may have
+more that lies on the grid of frame 1: ``further_flows`` names flows (``NAME_flow``, with ``NAME_valid`` beside it) and
+``further_masks`` names masks. All transforms treat them as they treat ``flow`` and the masks.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,6 +20,18 @@ from ffplug.structures import FlowDataSample
 
 MASKS = ("occlusion", "foreground", "detail", "nonrigid", "sky")
 """Dense masks H×W bool that a sample may have; ``valid_noc`` is the one that lies with the sparse flow."""
+
+
+def flow_keys(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """The keys of a sample's true flows and of the masks where they are known: ``flow`` and ``valid`` first."""
+    names = (name for name in ("flow", *results.get("further_flows", ())) if name in results)
+    return [(name, f"{name.removesuffix('flow')}valid") for name in names]
+
+
+def mask_keys(results: dict[str, Any]) -> list[str]:
+    """The keys of a sample's dense masks."""
+    return [name for name in (*MASKS, *results.get("further_masks", ())) if name in results]
+
 
 META_KEYS = (
     "img1_path",
@@ -83,29 +97,30 @@ class LoadFlowPair:
 class PackFlowInputs:
     """Turn the arrays into ``dict(inputs=uint8 Tensor 2×3×H×W, data_samples=FlowDataSample)``."""
 
+    sample_type: ClassVar[type[FlowDataSample]] = FlowDataSample
+
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack the sample; the last step of a pipeline."""
         height, width = results["img1"].shape[:2]
         inputs = np.empty((2, 3, height, width), np.uint8)
         inputs[0] = results["img1"].transpose(2, 0, 1)
         inputs[1] = results["img2"].transpose(2, 0, 1)
-        sample = FlowDataSample(metainfo={key: results.get(key) for key in META_KEYS})
-        if "flow" in results:
-            sample.gt_flow = _tensor(results["flow"].transpose(2, 0, 1), np.float32)
-            sample.gt_valid = _tensor(results["valid"], np.float32)
+        sample = self.sample_type(metainfo={key: results.get(key) for key in META_KEYS})
+        for flow, valid in flow_keys(results):
+            setattr(sample, f"gt_{flow}", _tensor(results[flow].transpose(2, 0, 1), np.float32))
+            setattr(sample, f"gt_{valid}", _tensor(results[valid], np.float32))
         if "flow_double" in results:
             sample.gt_flow_double = _tensor(results["flow_double"].transpose(2, 0, 1), np.float32)
         if "valid_noc" in results:
             sample.gt_valid_noc = _tensor(results["valid_noc"], np.float32)
-        for name in MASKS:
-            if name in results:
-                setattr(sample, f"gt_{name}", _tensor(results[name], np.bool_))
+        for name in mask_keys(results):
+            setattr(sample, f"gt_{name}", _tensor(results[name], np.bool_))
         return dict(inputs=torch.from_numpy(inputs), data_samples=sample)
 
 
 def _mask(name: str, results: dict[str, Any]) -> np.ndarray:
     path = results["mask_paths"][name]
-    return _fit(read_mask(path), path, results)
+    return _fit(read_mask(path, results.get("mask_above", 0)), path, results)
 
 
 def _fit(array: np.ndarray, path: str, results: dict[str, Any]) -> np.ndarray:

@@ -255,13 +255,20 @@ class RecurrentFlowEstimator(BaseModel):
         )
 
     def example_batch(self, batch_size: int = 2) -> dict[str, list]:
-        """Small random frame pairs with a flow, as a data loader gives them, the same each time: for checks."""
+        """Small random frame pairs with all true flows, as a data loader gives them, the same each time: for checks."""
         generator = torch.Generator().manual_seed(0)
         height, width = 90, 124  # no multiples of 8, so that padding counts
         samples = [FlowDataSample() for _ in range(batch_size)]
         for sample in samples:
-            sample.gt_flow = torch.randn(2, height, width, generator=generator)
-            sample.gt_valid = torch.ones(height, width)
+            for name in ("", *self.decoders):
+                sample.set_field(torch.randn(2, height, width, generator=generator), f"gt_{_key(name, 'flow')}")
+                sample.set_field(torch.ones(height, width), f"gt_{_key(name, 'valid')}")
+            for name, pair in self.differences.items():
+                first, second = (sample.get(f"gt_{_key(part, 'flow')}") for part in pair)
+                sample.set_field(first - second, f"gt_{name}_flow")
+                sample.set_field(torch.ones(height, width), f"gt_{name}_valid")
+        for sample in samples:
+            sample.gt_foreground = (torch.arange(width) >= width // 2).repeat(height, 1)
         inputs = [torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8) for _ in samples]
         return {"inputs": inputs, "data_samples": samples}
 
