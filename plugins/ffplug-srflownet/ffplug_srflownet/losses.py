@@ -61,8 +61,8 @@ class FlowRegularizer(FlowLoss):
     Args:
         weight: factor of the whole term.
         mask: the pixels of the face: the name of a mask of the samples (``"foreground"``, whose field is
-            ``gt_foreground``; any region's), ``"textureless"`` for those where the Sobel gradient of frame 1 is below 3/255,
-            or None for all.
+            ``gt_foreground``; any region's), ``"textureless"`` for those where the Sobel gradient of frame 1 is below
+            3/255, or None for all.
         regularise: ``"last"``: the last iteration's flow alone; ``"all"``: each one's, weighted by ``gamma``.
         gamma: decay of the weight from the last iteration back.
         name: which flow: ``""`` for the main one, or the name of a further decoder.

@@ -4,10 +4,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from ffplug.config import load_config
-from ffplug.errors import ConfigError, DataError
-from ffplug.registry import MODELS
 from ffplug_srflownet.losses import (
     FlowDifferenceLoss,
     FlowRegularizer,
@@ -17,6 +13,10 @@ from ffplug_srflownet.losses import (
     gradient,
     gradient_mask,
 )
+
+from ffplug.config import load_config
+from ffplug.errors import ConfigError, DataError
+from ffplug.registry import MODELS
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "flow_reg.json").read_text())
 TERMS = {
