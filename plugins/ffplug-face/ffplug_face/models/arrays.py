@@ -35,6 +35,10 @@ def read_npz(path: str | os.PathLike, keys: Sequence[str]) -> dict[str, np.ndarr
         raise DataError(f"{path} is no readable .npz: {error}") from error
 
 
+class _Refused(Exception):
+    """What a pickle asks for is not part of any array."""
+
+
 class _State:
     """What a pickle holds of a class that is not imported: its state alone."""
 
@@ -51,14 +55,14 @@ class _State:
 def _encode(text: str, encoding: str = "latin1") -> bytes:
     """``_codecs.encode`` as NumPy's pickles use it: raw bytes that were written as text."""
     if encoding not in ("latin1", "latin-1", "iso-8859-1"):
-        raise pickle.UnpicklingError(f"it encodes text as {encoding}")
+        raise _Refused(f"it encodes text as {encoding}")
     return text.encode("latin1")
 
 
 def _reconstructor(cls: type, base: type, state: Any) -> _State:
     """``copy_reg._reconstructor`` for the stand-ins alone."""
     if cls is not _State:
-        raise pickle.UnpicklingError(f"it makes an object of {cls!r}")
+        raise _Refused(f"it makes an object of {cls!r}")
     return _State()
 
 
@@ -88,9 +92,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}, which no array needs and which might run code"
-            ) from None
+            raise _Refused(f"it names {module}.{name}, which no array needs and which might run code") from None
 
 
 def read_pickle(path: str | os.PathLike) -> Any:
@@ -107,9 +109,7 @@ def read_pickle(path: str | os.PathLike) -> Any:
             return _dense(_ArrayUnpickler(file, encoding="latin1").load())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file") from error
-    except DataError:
-        raise
-    except pickle.UnpicklingError as error:
+    except _Refused as error:
         raise DataError(f"{path} is refused: {error}; expected a pickle of arrays, such as FLAME's") from error
     except Exception as error:  # a damaged pickle may raise anything
         raise DataError(f"{path} is damaged or no pickle: {error!r}; get it again from where it came") from error
@@ -128,10 +128,10 @@ def _dense(value: Any) -> Any:
         rows, columns = state.get("_shape", state.get("shape"))
         data, indices, starts = (np.asarray(state[key]) for key in ("data", "indices", "indptr"))
         if len(starts) not in (columns + 1, rows + 1):
-            raise DataError(f"a sparse matrix of {rows}×{columns} has {len(starts) - 1} columns: the file is damaged")
+            raise _Refused(f"a sparse matrix of {rows}×{columns} has {len(starts) - 1} columns")
         by_column = len(starts) == columns + 1
         outer = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
         dense = np.zeros((rows, columns))
         np.add.at(dense, (indices, outer) if by_column else (outer, indices), data)
         return dense
-    raise DataError(f"an object with {', '.join(map(str, state)) or 'no content'} is no array")
+    raise _Refused(f"an object in it that holds {', '.join(map(str, state)) or 'nothing'} is no array")

@@ -162,7 +162,7 @@ def _surface(rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _with_mouth(points: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, dict]:
     """The skin's quads, cut open along the mouth line, and the pocket behind it."""
     left = np.roll(grid, -1, axis=1)
-    quads = np.stack([grid[:-1], grid[1:], left[1:], left[:-1]], -1)  # rows-1 × columns × 4
+    quads = np.stack([grid[:-1], left[:-1], left[1:], grid[1:]], -1)  # rows-1 × columns × 4
     front = np.abs(grid.shape[1] // 2 - np.arange(grid.shape[1])) < grid.shape[1] // 4
     row = np.abs(np.where(front[None], points[grid][..., 1] - _MOUTH_Y, 1)).min(1).argmin()
     line = grid[row][front & (np.abs(points[grid[row], 0]) <= _MOUTH_HALF)]
@@ -177,7 +177,7 @@ def _with_mouth(points: np.ndarray, grid: np.ndarray) -> tuple[np.ndarray, dict]
     behind = points[line] - (0, 0, 0.02)
     pocket = [
         np.stack([edge[:-1], edge[1:], back[1:], back[:-1]], -1)[:, order]
-        for edge, order in ((line, [0, 1, 2, 3]), (lower_line, [3, 2, 1, 0]))
+        for edge, order in ((line, [3, 2, 1, 0]), (lower_line, [0, 1, 2, 3]))
     ]
     mouth = {
         "points": np.concatenate([points[opened], behind]),
@@ -195,7 +195,7 @@ def _texture(grid: np.ndarray, quads: np.ndarray, mouth: dict) -> tuple[np.ndarr
     rows, columns = grid.shape
     u, v = np.meshgrid(np.linspace(0.0, 1.0, columns + 1), np.linspace(0.85, 0.0, rows))
     index = np.arange(rows * (columns + 1)).reshape(rows, columns + 1)
-    uv_quads = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]], -1).reshape(-1, 4)
+    uv_quads = np.stack([index[:-1, :-1], index[:-1, 1:], index[1:, 1:], index[1:, :-1]], -1).reshape(-1, 4)
     corner = np.array([[0.4, 0.88], [0.5, 0.88], [0.5, 0.98], [0.4, 0.98]])
     uv = np.concatenate([np.stack([u, v], -1).reshape(-1, 2), corner])
     pocket = np.tile(rows * (columns + 1) + np.arange(4), (len(mouth["quads"]), 1))

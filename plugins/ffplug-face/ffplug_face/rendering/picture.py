@@ -50,4 +50,4 @@ def to_linear(colours: Tensor) -> Tensor:
 
 def to_srgb(colours: Tensor) -> Tensor:
     """Linear colours in 0..1 as sRGB."""
-    return colours.clamp(1e-6, 1) ** (1 / 2.2)
+    return colours.clamp(0, 1) ** (1 / 2.2)

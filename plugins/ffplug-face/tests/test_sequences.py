@@ -1,0 +1,170 @@
+"""Sequences: what is drawn follows from its seed alone, and flow, frames and labels belong together."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ffplug_face.actions import EMOTIONS
+from ffplug_face.models import HeadData, HeadModel, OpenHead, ProceduralHead
+from ffplug_face.models.head import REGIONS
+from ffplug_face.sequences import EASES, FaceScene, SequenceOptions, draw_sequence, face_scene
+
+from ffplug.datasets import write_image
+from ffplug.errors import ConfigError, DataError
+
+SMALL = {"size": (64, 56), "frames": (5,)}
+
+
+@pytest.fixture(scope="module")
+def head() -> ProceduralHead:
+    return ProceduralHead(24, 32)
+
+
+def contents(scene: FaceScene, frame: int) -> list[torch.Tensor]:
+    flow = scene.flow(frame)
+    return [scene.image(frame), scene.depth(frame), scene.landmarks(frame), *dataclasses.astuple(flow)]
+
+
+def test_a_sequence_is_the_same_whoever_draws_it(head):
+    alone = face_scene(head, 7, 3, **SMALL)
+    expected = contents(alone, 2)
+    for index in range(3):  # others drawn before, and other frames of it
+        face_scene(head, 7, index, **SMALL)
+    again = face_scene(head, 7, 3, **SMALL)
+    again.image(0), again.flow(3)
+    for one, other in zip(expected, contents(again, 2), strict=True):
+        assert torch.equal(one, other)
+    assert alone.sequence.record() == again.sequence.record()
+    for seed, index in ((7, 4), (8, 3)):
+        assert face_scene(head, seed, index, **SMALL).sequence.seed != alone.sequence.seed
+        assert not torch.equal(face_scene(head, seed, index, **SMALL).image(2), expected[0])
+
+
+def test_facial_flow_is_head_and_expression_flow(head):
+    scene = face_scene(OpenHead(), 1, 0, size=(96, 96), frames=(5,), emotions=("surprise",))
+    flow = scene.flow(1)
+    assert (flow.facial - flow.head - flow.expression).abs().max() <= 1e-4
+    assert flow.expression.abs().max() > 0.3 and flow.head.abs().max() > 0.3
+    for motion in (flow.facial, flow.head, flow.expression):
+        assert motion.shape == (2, 96, 96) and motion.dtype == torch.float32
+        assert motion[:, ~flow.mask].abs().max() == 0
+    # The head's flow is that to the picture in which the expression was held.
+    still = face_scene(OpenHead(), 1, 0, size=(96, 96), frames=(5,), emotions=("neutral",), extra_actions=0, gaze=0.0)
+    calm = still.flow(1)
+    assert torch.equal(calm.facial, calm.head) and calm.expression.abs().max() == 0
+    same = scene.flow(2, 2)
+    assert same.facial.abs().max() == 0 and same.head.abs().max() == 0 and bool(same.visible.all())
+
+
+def test_held_frames_keep_the_expression(head):
+    scene = face_scene(head, 0, 5, **SMALL, emotions=("surprise",), intensity=(1.0, 1.0), eases=("smooth",))
+    assert torch.equal(scene.image(4), scene.image(4, 4))
+    assert not torch.equal(scene.image(4), scene.image(4, 0))
+    points = dict(zip(head.landmark_names, scene.landmarks(4) - scene.landmarks(0), strict=True))
+    assert len(points) == 22
+    held = scene.state(4, 0).vertices - scene.state(0, 0).vertices
+    lower = head.masks[:, REGIONS.index("lips")] > 0.5
+    assert (scene.state(4, 4).vertices - scene.state(4, 0).vertices)[lower].norm(dim=1).max() > 5e-3
+    assert held.isfinite().all()
+
+
+def test_labels_belong_to_the_picture(head):
+    scene = face_scene(head, 3, 1, **SMALL, yaw_pitch_roll=(5.0, 3.0, 3.0))
+    labels, depth, flow = scene.regions(0), scene.depth(0), scene.flow(0)
+    assert torch.equal(labels >= 0, flow.mask) and torch.equal(depth > 0, flow.mask)
+    height, width = flow.mask.shape
+    points = dict(zip(head.landmark_names, scene.landmarks(0), strict=True))
+    for name in ("right_eye", "left_eye"):
+        x, y = points[name].round().long().tolist()
+        window = labels[max(y - 1, 0) : y + 2, max(x - 1, 0) : x + 2]
+        assert REGIONS.index("eyes") in window.unique().tolist(), name
+    # Landmarks move as the flow at their pixels does.
+    moved = scene.landmarks(1) - scene.landmarks(0)
+    for name, step in zip(head.landmark_names, moved, strict=True):
+        x, y = points[name].round().long().tolist()
+        if name.startswith("brow") and flow.mask[y, x]:
+            assert (flow.facial[:, y, x] - step).norm() < 0.5, name
+
+
+@pytest.mark.parametrize("ease", EASES)
+def test_what_is_drawn(ease):
+    head = OpenHead()
+    names = list(head.expression_names)
+    for index, emotion in enumerate(EMOTIONS):
+        options = SequenceOptions(emotions=(emotion,), eases=(ease,), extra_actions=0, frames=(5, 10, 15, 20))
+        sequence = draw_sequence(head, 0, index, options)
+        count = len(sequence)
+        assert count in (5, 10, 15, 20) and sequence.emotion == emotion
+        assert sequence.expression.shape == (count, 52) and sequence.pose.shape == (count, 15)
+        active = {names[k].removesuffix("Left").removesuffix("Right") for k in sequence.expression.max(0).nonzero()[0]}
+        assert active == {name.rstrip("*?") for name in EMOTIONS[emotion]}
+        assert sequence.expression.min() >= 0 and sequence.expression.max() <= 1
+        if active:
+            strength = sequence.expression.max(1)
+            assert strength[0] == pytest.approx(
+                0.15 * strength.max() / max(sequence.progress.max() * 0.85 + 0.15, 1e-9)
+            )
+            apex = int(strength.argmax())
+            assert apex == count - 1 if ease == "smooth" else 0 < apex < count - 1
+        # The root takes 3/10 of the turn, the neck the rest.
+        np.testing.assert_allclose(0.7 * sequence.pose[:, :3], 0.3 * sequence.pose[:, 3:6], atol=1e-12)
+        assert np.abs(np.diff(sequence.intensity)).max() <= 0.03
+        assert np.abs(sequence.pose[:, 6:9]).max() == 0  # jawOpen is an action here
+        json.dumps(sequence.record())
+    counts = {len(draw_sequence(head, 1, index)) for index in range(24)}
+    assert counts == {5, 10, 15, 20}
+
+
+def test_heads_without_names_draw_coefficients_and_the_jaw(head):
+    values = {
+        key: getattr(head, key).numpy() for key in ("template", "faces", "shape_directions", "expression_directions")
+    }
+    values |= {key: getattr(head, key).numpy() for key in ("joint_regressor", "weights")}
+    unnamed = HeadModel(HeadData(**values, parents=head.parents))
+    sequence = draw_sequence(unnamed, 0, 0, SequenceOptions(frames=(5,), eases=("smooth",)))
+    assert np.abs(sequence.expression[-1]).min() > 0
+    np.testing.assert_allclose(sequence.expression[0], 0.15 * sequence.expression[-1])
+    assert 0 < sequence.pose[-1, 6] <= 0.5
+
+
+def test_the_head_fills_its_share_and_stays_in_view():
+    head = OpenHead()
+    for index in range(6):
+        scene = face_scene(head, 2, index, size=(80, 64), frames=(5,), translation=0.0, yaw_pitch_roll=(1.0, 1.0, 1.0))
+        mask = scene.flow(0).mask
+        rows = mask.any(1).nonzero().flatten()
+        assert 0.4 < (rows[-1] - rows[0] + 1) / 80 < 1.0
+        points = scene.landmarks(0)
+        assert (points > 0).all() and (points < torch.tensor([64, 80])).all()
+
+
+def test_backgrounds_and_textures_of_the_user(head, tmp_path: Path):
+    for name, value in (("backgrounds", (0, 0, 255)), ("skins", (255, 0, 0))):
+        (tmp_path / name).mkdir()
+        write_image(tmp_path / name / "one.png", np.full((32, 32, 3), value, np.uint8))
+    scene = face_scene(head, 0, 0, **SMALL, skins=str(tmp_path / "skins"), backgrounds=str(tmp_path / "backgrounds"))
+    picture, mask = scene.image(0), scene.flow(0).mask
+    inside = -torch.nn.functional.max_pool2d(-mask[None].float(), 3, 1, 1)[0] > 0
+    outside = torch.nn.functional.max_pool2d(mask[None].float(), 3, 1, 1)[0] == 0
+    assert (picture[2, outside].float() > picture[0, outside].float()).float().mean() > 0.9
+    assert (picture[0, inside] > picture[2, inside]).float().mean() > 0.95
+    for name in ("skins", "backgrounds"):
+        with pytest.raises(DataError, match="no such folder"):
+            face_scene(head, 0, 0, **SMALL, **{name: str(tmp_path / "none")})
+
+
+def test_options_that_do_not_do():
+    for options, message in (
+        ({"emotions": ("happyness",)}, "did you mean 'happiness'"),
+        ({"emotions": ()}, "emotions is empty"),
+        ({"frames": (1,)}, "each at least 2"),
+        ({"size": (4, 64)}, "at least 8 pixels"),
+        ({"eases": ("jump",)}, "'jump' is none"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            SequenceOptions(**options)
