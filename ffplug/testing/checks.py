@@ -202,6 +202,8 @@ def types(subject: Subject, case: str) -> None:
             build(kind, copy.deepcopy(config), case, **more)
     except LeftOut:
         raise
+    except CheckpointError as error:
+        raise LeftOut(str(error)) from error  # it needs a file that is not here
     except Exception as error:
         example = "its Example" if len(config) > 1 else "its name alone (it has no Example)"
         raise subject.explain(
