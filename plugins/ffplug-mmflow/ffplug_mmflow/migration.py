@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -89,9 +90,9 @@ class _Section:
         if found != value:
             self.note(key, found, instead)
 
-    def require(self, key: str, value: Any, default: Any) -> None:
-        """Take a key that must have ``value`` for FFPlug's network to be this one."""
-        found = self.take(key, default)
+    def require(self, key: str, value: Any) -> None:
+        """Take a key that must have ``value``, or be absent, for FFPlug's network to be this one."""
+        found = self.take(key, value)
         if found != value:
             raise ConfigError(f"{self.name}.{key}={found!r}: no network of FFPlug is like that; expected {value!r}")
 
@@ -123,9 +124,10 @@ class _Translation:
         for key, advice in _UNUSED.items():
             if self.config.get(key):
                 self.notes.append(f"{key}={_short(self.config[key])}: {advice}")
+        name = re.sub(r"[^\w.+-]", "_", self.path.name)  # it becomes source
         bases = ["data.loaders", f"models.{model}", "runtime", "schedule"]
         head = [
-            f'"""{self.path.name} of MMFlow ({branch}), translated by `ffplug migrate mmflow`."""',
+            f'"""{name} of MMFlow ({branch}), translated by `ffplug migrate mmflow`."""',
             "",
             "from mmengine.config import read_base",
             "",
@@ -153,20 +155,18 @@ class _Translation:
                 "baselines by ffplug_mmflow.MMFlowEstimator (`ffplug list --models` shows mmflow_...)"
             )
         self._encoder(model.section("encoder"), ("IN",))
-        synchronised = (
-            self._encoder(model.section("cxt_encoder"), ("BN", "BN2d", "SyncBN", "MMSyncBN")) in _SYNCHRONISED
-        )
+        norm = self._encoder(model.section("cxt_encoder"), ("BN", "BN2d", *_SYNCHRONISED))
         for key, value in (("num_levels", 4), ("radius", 4), ("cxt_channels", 128), ("h_channels", 128)):
-            model.require(key, value, value)
+            model.require(key, value)
         decoder = model.section("decoder")
         name, update = self._decoder(decoder)
         frozen = bool(model.take("freeze_bn", False))
         if frozen:
             model.note("freeze_bn", True, "here it holds; in MMFlow it has no effect, all norms stay in training mode")
-        elif synchronised:
+        elif norm in _SYNCHRONISED:
             self._assign("sync_bn", "torch")
         loss = decoder.section("flow_loss")
-        loss.expect("type", "SequenceLoss", "SequenceLoss")
+        loss.expect("type", "SequenceLoss", "SequenceLoss here")
         self._update('model["losses"][0]', gamma=loss.take("gamma"), max_flow=loss.take("max_flow"))
         loss.close()
         iterations = decoder.take("iters", 12)
@@ -191,7 +191,7 @@ class _Translation:
     def _encoder(encoder: _Section, norms: Sequence[str]) -> str:
         """Check an encoder; the type of its norm."""
         for key, value in (("type", "RAFTEncoder"), ("in_channels", 3), ("out_channels", 256), ("net_type", "Basic")):
-            encoder.require(key, value, value)
+            encoder.require(key, value)
         norm = encoder.section("norm_cfg")
         norm.drop("requires_grad")
         found = norm.take("type", "BN")
@@ -205,14 +205,14 @@ class _Translation:
     def _decoder(self, decoder: _Section) -> tuple[str, dict[str, Any]]:
         """FFPlug's model, and arguments of its update block."""
         for key, value in (("net_type", "Basic"), ("num_levels", 4), ("radius", 4), ("gru_type", "SeqConv")):
-            decoder.require(key, value, value)
-        decoder.require("feat_channels", 256, 256)
-        decoder.require("mask_channels", 64, 64)
+            decoder.require(key, value)
+        decoder.require("feat_channels", 256)
+        decoder.require("mask_channels", 64)
         lookup = decoder.section("corr_op_cfg")
         for key, value in (("type", "CorrLookup"), ("align_corners", True), ("radius", 4)):
-            lookup.require(key, value, value)
+            lookup.require(key, value)
         activation = decoder.section("act_cfg")
-        activation.require("type", "ReLU", "ReLU")
+        activation.require("type", "ReLU")
         decoder.drop("init_cfg")
         for section in (lookup, activation):
             section.close()
@@ -221,7 +221,7 @@ class _Translation:
             return "raft_large", {}
         if kind != "GMADecoder":
             raise ConfigError(f"model.decoder.type={kind!r}: expected 'RAFTDecoder' or 'GMADecoder'")
-        decoder.require("motion_channels", 128, 128)
+        decoder.require("motion_channels", 128)
         heads, size = decoder.take("heads", 1), decoder.take("max_pos_size")
         content = not decoder.take("position_only", False)
         update = {"heads": heads if heads != 1 else None, "max_size": size if size not in (None, 160) else None}
@@ -251,7 +251,7 @@ class _Translation:
                 "drop_last": loader.take("drop_last"),
                 "persistent_workers": loader.take("persistent_workers"),
             }
-            if not loader.take("shuffle", name == "train") and name == "train" and loader.values is not None:
+            if not loader.take("shuffle", True) and name == "train":
                 loader.note("shuffle", False, "training draws from all pairs in random order here")
             loader.close()
         sets = [data.take(name) for name in ("train", "val", "test")]
@@ -295,7 +295,8 @@ class _Translation:
             self._update("val_dataloader", **val_settings)
             self._assign('val_dataloader["dataset"]', checked)
         if tested is not None and tested != checked:
-            self.lines.append("test_dataloader = dict(val_dataloader, dataset=" + render(tested) + ")")
+            self._assign("_test", tested)
+            self.lines.append("test_dataloader = dict(val_dataloader, dataset=_test)")
             self.lines += ["test_evaluator = val_evaluator", "test_cfg = dict()"]
         return train is not None
 
@@ -581,7 +582,7 @@ def render(value: Any, indent: int = 0, room: int = WIDTH) -> str:
         return flat
     pad = " " * (indent + 4)
     if isinstance(value, Mapping):
-        named = all(isinstance(key, str) and key.isidentifier() for key in value)
+        named = all(map(_is_name, value))
         heads = [f"{key}=" if named else f"{_flat(key)}: " for key in value]
         items, brackets = list(value.values()), ("dict(", ")") if named else ("{", "}")
     else:
@@ -596,7 +597,7 @@ def render(value: Any, indent: int = 0, room: int = WIDTH) -> str:
 
 def _flat(value: Any) -> str:
     if isinstance(value, Mapping):
-        if all(isinstance(key, str) and key.isidentifier() for key in value):
+        if all(map(_is_name, value)):
             return "dict(" + ", ".join(f"{key}={_flat(item)}" for key, item in value.items()) + ")"
         return "{" + ", ".join(f"{_flat(key)}: {_flat(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
@@ -606,6 +607,10 @@ def _flat(value: Any) -> str:
     if isinstance(value, str) and '"' not in value and "\\" not in value and value.isprintable():
         return f'"{value}"'
     return repr(value)
+
+
+def _is_name(key: Any) -> bool:
+    return isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key)
 
 
 def _call(function: str, arguments: Mapping[str, Any]) -> str:

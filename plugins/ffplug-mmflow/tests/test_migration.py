@@ -167,7 +167,9 @@ pipeline = [
 data = dict(train=dict(_delete_=True, type='RepeatDataset', times=3, dataset=dict(
     type='ConcatDataset', datasets=[
         dict(type='Sintel', data_root='a', pass_style='final', scene=['alley_1'], pipeline=pipeline),
-        dict(type='ChairsSDHom', data_root='b', pipeline=pipeline)])))
+        dict(type='ChairsSDHom', data_root='b', pipeline=pipeline)])),
+    test=dict(_delete_=True, type='KITTI2015', data_root='k', test_mode=True, pipeline=[
+        dict(type='LoadImageFromFile'), dict(type='InputPad', exponent=6, position='left')]))
 """
     config, notes = translate(changed(tmp_path, text), tmp_path)
     assert config.optim_wrapper.type == "ffplug.AmpOptimWrapper"
@@ -178,7 +180,11 @@ data = dict(train=dict(_delete_=True, type='RepeatDataset', times=3, dataset=dic
     assert part.times == [3] and part.datasets[0].scenes == ["alley_1"] and part.datasets[0].render == "final"
     augment = part.datasets[0].pipeline[1]
     assert augment.jitter is None and augment.eraser_sides == (20, 30) and augment.max_flow == 300
+    assert config.test_dataloader.dataset.to_dict() == {"type": "ffplug.KITTI2015Dataset", "data_root": "k"}
+    assert config.val_dataloader.dataset.type == "ffplug.SintelDataset" and config.test_dataloader.batch_size == 1
     for told in (
+        "test KITTI2015 InputPad.exponent=6",
+        'test KITTI2015 InputPad.position="left"',
         "optimizer.paramwise_cfg",
         "warmup",
         "custom_hooks=",
@@ -219,6 +225,13 @@ def test_what_cannot_be_translated_is_refused(tmp_path, text, complaint):
     with pytest.raises(ConfigError) as refused:
         migrate_config("mmflow", changed(tmp_path, text))
     assert complaint in str(refused.value) and "mine_8x2_things.py" in str(refused.value)
+
+
+def test_a_file_s_name_is_no_source(tmp_path):
+    path = tmp_path / '"""; raise SystemExit("run") #.py'
+    path.write_text(f"_base_ = [{str(MIXED)!r}]")
+    config, _ = translate(path, tmp_path)
+    assert config.train_cfg.max_iters == 100_000
 
 
 def test_nothing_of_the_file_runs(tmp_path, cli):
