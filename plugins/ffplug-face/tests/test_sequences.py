@@ -77,7 +77,6 @@ def test_labels_belong_to_the_picture(head):
     scene = face_scene(head, 3, 1, **SMALL, yaw_pitch_roll=(5.0, 3.0, 3.0))
     labels, depth, flow = scene.regions(0), scene.depth(0), scene.flow(0)
     assert torch.equal(labels >= 0, flow.mask) and torch.equal(depth > 0, flow.mask)
-    height, width = flow.mask.shape
     points = dict(zip(head.landmark_names, scene.landmarks(0), strict=True))
     for name in ("right_eye", "left_eye"):
         x, y = points[name].round().long().tolist()
