@@ -1,5 +1,6 @@
-"""What MMEngine and torch need mended, in one place: each item with its reason and a test (tests/test_compat.py).
+"""What MMEngine and torch need mended, in one place: each item with its reason and a test.
 
+Tests are in tests/test_compat.py, and where several processes are needed in test_distributed.py and test_strategies.py.
 It works on ``onedl-mmengine`` and on upstream ``mmengine`` 0.10.7, and is applied once, when ``ffplug.registry`` is
 first imported. Four mends live where they are configured instead: mixed precision on the CPU in
 :class:`ffplug.engine.optim.AmpOptimWrapper`, exact resume in :class:`ffplug.engine.loops.IterBasedTrainLoop`,

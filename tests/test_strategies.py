@@ -88,6 +88,16 @@ def test_sharded_training_resumes_exactly(sharded: Path, tmp_path: Path):
         assert all(torch.equal(ends[0][part][key], value) for key, value in ends[1][part].items())
 
 
+@pytest.mark.parametrize("direction", ["whole to sharded", "sharded to whole"])
+def test_a_resume_may_change_the_kind(whole: Path, sharded: Path, tmp_path: Path, direction: str):
+    start, config = (whole, SHARDED) if direction == "whole to sharded" else (sharded, CONFIG)
+    (tmp_path / "iter_20.pth").write_bytes((start / "iter_20.pth").read_bytes())
+    train(config, tmp_path, "--resume")
+    assert losses(tmp_path) == pytest.approx(losses(whole)[20:], rel=1e-5)
+    ends = [load_from_local(folder / "iter_24.pth")["state_dict"]["last.weight"] for folder in (whole, tmp_path)]
+    torch.testing.assert_close(ends[1], ends[0], rtol=1e-4, atol=1e-5)
+
+
 def test_weights_of_a_sharded_training_are_tested_and_trained_on(sharded: Path, tmp_path: Path):
     done = run(command("test", SHARDED, sharded / "weights.safetensors", "--work-dir", tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.config import ConfigDict
-from mmengine.dist import is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import is_model_wrapper
@@ -136,7 +136,9 @@ class CheckpointHook(Hook):
         if self.save_best not in metrics:
             raise ConfigError(f"checkpoint hook: save_best={self.save_best!r} is none of {', '.join(metrics)}")
         record = Path(runner.work_dir) / "best.json"
-        best = json.loads(record.read_text()) if record.is_file() else {}
+        found = [json.loads(record.read_text()) if is_main_process() and record.is_file() else {}]
+        broadcast_object_list(found)  # all decide alike: a sharded model is saved by all together
+        best = found[0]
         value = float(metrics[self.save_best])
         # A record from beyond this iteration was made before a kill, and will be made again.
         known = best.get("metric") == self.save_best and best["iter"] < runner.iter

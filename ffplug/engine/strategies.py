@@ -30,6 +30,9 @@ from ffplug.compat import trusts_checkpoints
 from ffplug.errors import CheckpointError, ConfigError, PluginError
 from ffplug.registry import STRATEGIES
 
+FSDP_PREFIX = "_fsdp_wrapped_module."
+"""What torch puts into the names of sharded parameters."""
+
 
 @STRATEGIES.register_module()
 class FSDPStrategy(_strategy.FSDPStrategy):
@@ -81,9 +84,16 @@ class FSDPStrategy(_strategy.FSDPStrategy):
         return state | {key: value for key, value in own.items() if key not in ("state", "param_groups")}
 
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        """Load what :meth:`optim_state_dict` returned."""
+        """Load what :meth:`optim_state_dict` returned, or the state of an optimiser of whole parameters, by numbers."""
+        optimizer = self.optim_wrapper.optimizer
+        names = {id(value): key.replace(FSDP_PREFIX, "") for key, value in self.model.named_parameters()}
+        named, groups = {}, []
+        for saved, own in zip(state_dict["param_groups"], optimizer.param_groups, strict=True):
+            groups.append({**saved, "params": [names[id(parameter)] for parameter in own["params"]]})
+            named.update(zip(saved["params"], groups[-1]["params"], strict=True))
+        state = {named[key]: value for key, value in state_dict["state"].items()}
         sharded = FullyShardedDataParallel.optim_state_dict_to_load(
-            self.model, self.optim_wrapper.optimizer, {key: state_dict[key] for key in ("state", "param_groups")}
+            self.model, optimizer, {"state": state, "param_groups": groups}
         )
         self.optim_wrapper.load_state_dict(state_dict | sharded)
 
