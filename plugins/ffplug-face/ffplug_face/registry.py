@@ -1,6 +1,8 @@
 """The plugin's registries, scope ``ffplug_face``; their locations are imported when a type is first looked up."""
 
+from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import MODELS as _MODELS
+from mmengine.registry import TRANSFORMS as _TRANSFORMS
 from mmengine.registry import Registry
 
 
@@ -8,6 +10,8 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
     return Registry(name, parent=parent, scope="ffplug_face", locations=list(locations))
 
 
-_MICRO = [f"ffplug_face.micro_expression.{module}" for module in ("classifiers", "htnet")]
+_MICRO = [f"ffplug_face.micro_expression.{module}" for module in ("classifiers", "flows", "htnet")]
 
 MODELS = _child("model", _MODELS, "ffplug_face.models", *_MICRO)
+DATASETS = _child("dataset", _DATASETS, "ffplug_face.micro_expression.dataset")
+TRANSFORMS = _child("transform", _TRANSFORMS, "ffplug_face.micro_expression.features")
