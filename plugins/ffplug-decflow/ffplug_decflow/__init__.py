@@ -1,0 +1,1 @@
+"""DecFlow: facial flow decomposed into head flow and expression flow."""
