@@ -29,11 +29,12 @@ class Clock:
 
     def start(self, total: int, done: int) -> None:
         """Begin."""
-        self.begun, self.times, self.counts = time.perf_counter(), [], []
+        self.begun, self.times, self.counts, self.cpu = time.perf_counter(), [], [], []
 
     def advance(self, count: int) -> None:
         """Note a unit."""
         self.times.append(time.perf_counter())
+        self.cpu.append(time.process_time())
         self.counts.append(count)
 
     def fail(self, failure: Failure) -> None:
@@ -46,6 +47,10 @@ class Clock:
     def rate(self) -> float:
         """Pairs per second after the first unit, which comes after loading the model."""
         return sum(self.counts[1:]) / (self.times[-1] - self.times[0])
+
+    def processor(self) -> float:
+        """Seconds of this process's processor for each pair, after the first unit."""
+        return (self.cpu[-1] - self.cpu[0]) / sum(self.counts[1:])
 
     def first(self) -> float:
         """Seconds until the first unit is done."""
@@ -63,16 +68,16 @@ def make_list(folder: Path, pairs: int, height: int, width: int) -> Path:
     return path
 
 
-def loop(folder: Path, pairs: int, weights: Path, out: Path) -> float:
-    """Pairs per second of a loop without any of it, on one thread, the model loaded."""
+def loop(folder: Path, pairs: int, weights: Path, out: Path) -> tuple[float, float]:
+    """Pairs per second and processor seconds for each, of a plain loop on one thread, the model loaded."""
     inferencer = ffplug.FlowInferencer("raft_small", weights, device="cpu")
     out.mkdir()
     inferencer.predict(folder / "0.png", folder / "1.png")
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     for index in range(pairs):
         result = inferencer.predict(folder / f"{index}.png", folder / f"{index + 1}.png")
         result.write(out / f"{index}.flo")
-    return pairs / (time.perf_counter() - start)
+    return pairs / (time.perf_counter() - start), (time.process_time() - cpu) / pairs
 
 
 def main() -> None:
@@ -80,7 +85,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=96)
     parser.add_argument("--size", default="192x320")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--chunk", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
@@ -88,13 +93,15 @@ def main() -> None:
     torch.set_num_threads(1)
     ways = [0, *arguments.workers]
     rates: dict[object, list[float]] = {way: [] for way in ("loop", *ways)}
+    overheads: list[float] = []
     firsts: dict[int, list[float]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         pairs = make_list(folder, arguments.pairs, height, width)
         weights = save_weights(folder / "weights.safetensors", ffplug.build_model("raft_small").state_dict())
         for place in range(arguments.rounds):
-            rates["loop"].append(loop(folder, arguments.pairs, weights, folder / f"loop{place}"))
+            rate, cpu = loop(folder, arguments.pairs, weights, folder / f"loop{place}")
+            rates["loop"].append(rate)
             for way in ways:
                 out, clock = folder / f"bulk{way}_{place}", Clock()
                 source = ListSource(str(pairs), arguments.chunk)
@@ -102,9 +109,12 @@ def main() -> None:
                 run_job(work, clock, workers=way)
                 rates[way].append(clock.rate())
                 firsts[way].append(clock.first())
+                if way == 0:
+                    overheads.append(clock.processor() / cpu)
     plain = rates["loop"]
     print(f"raft_small, {height}x{width}, {arguments.pairs} pairs, {arguments.rounds} rounds, medians")
     print(f"plain loop: {statistics.median(plain):.2f} pairs/s")
+    print(f"processor time of a pair in bulk, this process: {statistics.median(overheads):.3f} of the loop's")
     for way in ways:
         ratio = statistics.median(rate / base for rate, base in zip(rates[way], plain, strict=True))
         name = f"bulk, {way} worker{'s' * (way > 1)}" if way else "bulk, this process"
