@@ -33,8 +33,8 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
-MORE_FOLDERS = {"ffplug-face": {"assets", "micro_expression"}}
-"""What a plugin may hold beside the template's folders: data that it reads, a subject of its own."""
+MORE_FOLDERS = {"ffplug-face": {"assets", "micro_expression", "rendering"}}
+"""What a plugin may hold beside the template's folders: data that it reads, subjects of their own."""
 
 SUMMARY = "A method's example: flow {{ as }} it is"
 SHORT = (

@@ -39,7 +39,7 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 CORE_VERSION = ROOT / "ffplug" / "version.py"
 
-BUDGET = {"ffplug": (1024, 4096)}
+BUDGET = {"ffplug": (1024, 4096), "ffplug-face": (4096, 5120)}
 """KiB of a wheel, packed and unpacked; :data:`PLUGIN_BUDGET` holds for what is not named."""
 
 PLUGIN_BUDGET = (256, 1024)
