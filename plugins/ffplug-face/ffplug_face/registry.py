@@ -10,7 +10,7 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
     return Registry(name, parent=parent, scope="ffplug_face", locations=list(locations))
 
 
-_MICRO = [f"ffplug_face.micro_expression.{module}" for module in ("classifiers", "flows", "htnet")]
+_MICRO = [f"ffplug_face.micro_expression.{module}" for module in ("classifiers", "flows", "htnet", "learners")]
 
 MODELS = _child("model", _MODELS, "ffplug_face.models", *_MICRO)
 DATASETS = _child("dataset", _DATASETS, "ffplug_face.micro_expression.dataset")
