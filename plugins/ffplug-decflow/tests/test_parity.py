@@ -1,6 +1,5 @@
 """DecFlow gives the published network's outputs, loss and gradients under filled weights."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -8,21 +7,9 @@ import pytest
 import torch
 
 import ffplug
-from ffplug.testing.golden import image, values
+from ffplug.testing.golden import image
 
 GOLDEN = Path(__file__).parent / "golden" / "decflow"
-SCALES = {"att.to_qk.weight": 3.0, "aggregator.gamma": 10.0}
-
-
-def filled():
-    state = {}
-    for key, shape in json.loads((GOLDEN / "keys.json").read_text()).items():
-        if key.endswith(("num_batches_tracked", "rel_ind")):
-            state[key] = torch.zeros(tuple(shape), dtype=torch.int64)
-            continue
-        factor = next((scale for ending, scale in SCALES.items() if key.endswith(ending)), 1.0)
-        state[key] = torch.from_numpy(values(key, tuple(shape))) * factor
-    return state
 
 
 def frames():
@@ -45,9 +32,9 @@ def golden():
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(published):
     model = ffplug.build_model("decflow_reference")
-    state = {f"module.{key}": value for key, value in filled().items()}
+    state = {f"module.{key}": value for key, value in published.items()}
     result = model.load_state_dict(ffplug.convert_state_dict(state, "decflow"), strict=False)
     assert not result.unexpected_keys and all(key.endswith("num_batches_tracked") for key in result.missing_keys)
     return model.eval()
