@@ -16,8 +16,8 @@ class Field:
     """What one tensor of a sample promises.
 
     Attributes:
-        shape: sizes with a space between: a number, a letter, or both (``"2 H W"``, ``"2 2H 2W"``). A letter stands for one
-            size within a sample.
+        shape: sizes with a space between: a number, a letter, or both (``"2 H W"``, ``"2 2H 2W"``). A letter stands
+            for one size within a sample.
         dtype: its type.
         low: least value, or None.
         high: greatest value, or None.
