@@ -54,9 +54,11 @@ def test_killed_worker_is_replaced_and_nothing_differs(uninterrupted: Path, tmp_
 
 
 def test_error_of_the_input_ends_after_the_last_restart(tmp_path: Path):
-    done = run(script(tmp_path, 1, "--cfg-options", "train_dataloader.dataset.torn=5"), {"MAX_RESTARTS": "1"})
+    # Sample 2 comes after the first checkpoint.
+    options = ("train_dataloader.dataset.torn=2", "default_hooks.checkpoint.interval=2")
+    done = run(script(tmp_path, 1, "--cfg-options", *options), {"MAX_RESTARTS": "1"})
     assert done.returncode == 1
-    assert "OSError: toy/5.png is torn" in done.stderr.partition("Root Cause")[2]
+    assert "OSError: toy/2.png is torn" in done.stderr.partition("Root Cause")[2]
     assert len(records(tmp_path)[0]) == 1, "it started from scratch instead of from the checkpoint"
 
 
