@@ -178,11 +178,12 @@ class RAFTDenseAugment(_RAFTAugment):
         crop_size: (height, width) of the result.
         min_scale: log2 of the least scale.
         max_scale: log2 of the largest scale.
-        do_flip: flip left-right with probability 0.5 and upside down with 0.1.
+        do_flip: flip left-right with probability 0.5 and upside down with ``v_flip``.
         mode: ``'raft'`` (published, to the random number) or ``'clean'``.
         max_flow: flow of this size in either component, or more, is invalid (pixels).
         eraser_sides: sides of the erased rectangles: least, and most + 1.
         jitter: brightness, contrast, saturation and hue, or None for no colour change (which draws nothing).
+        v_flip: probability of the flip upside down; 0 for faces.
 
     Raises:
         DataError: in mode ``'raft'``, an image that is smaller than the crop when the resize is not drawn.
@@ -191,7 +192,6 @@ class RAFTDenseAugment(_RAFTAugment):
         dict(type="ffplug.RAFTDenseAugment", crop_size=(368, 496))
     """
 
-    v_flip_probability = 0.1
     h_flip_probability = 0.5
     asymmetric_probability = 0.2
 
@@ -205,9 +205,11 @@ class RAFTDenseAugment(_RAFTAugment):
         max_flow: float = 1000.0,
         eraser_sides: tuple[int, int] = (50, 100),
         jitter: tuple[float, float, float, float] | None = (0.4, 0.4, 0.4, HUE),
+        v_flip: float = 0.1,
     ) -> None:
         super().__init__(crop_size, min_scale, max_scale, do_flip, mode, eraser_sides, jitter)
         self.max_flow = max_flow
+        self.v_flip = v_flip
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Augment frames, flow and masks."""
@@ -254,7 +256,7 @@ class RAFTDenseAugment(_RAFTAugment):
             if np.random.rand() < self.h_flip_probability:
                 _map_arrays(results, FLIP_X)
                 sign[0] = -1
-            if np.random.rand() < self.v_flip_probability:
+            if np.random.rand() < self.v_flip:
                 _map_arrays(results, FLIP_Y)
                 sign[1] = -1
         return sign
