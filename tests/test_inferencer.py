@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,9 @@ from ffplug.apis.video import VideoWriter
 from ffplug.cli import cli, run
 from ffplug.datasets.formats import read_flow
 from ffplug.errors import CheckpointError, ConfigError, DataError
+from ffplug.models.tiling import TiledFlowInference
 from ffplug.ops import forward_warp_flow
+from ffplug.visualization import flow_to_image
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +72,47 @@ def test_warm_start_carries_the_flow_and_starts_anew_with_each_sequence(weights,
     np.testing.assert_allclose(results[2].flow, cold[0].permute(1, 2, 0), atol=1e-4)
     with pytest.raises(ConfigError, match="batch_size=1"):
         inferencer(weights, warm_start=True, batch_size=2)
+
+
+def two_decoders():
+    config = ffplug.load_config("raft_small").model
+    head = {"update": config["update"], "upsampler": config.upsampler}
+    config.update(decoders={"head": head}, differences={"expression": ("", "head")})
+    torch.manual_seed(0)
+    return ffplug.build_model(config)
+
+
+def test_every_flow_of_a_model_is_written_and_shown(frames, tmp_path):
+    model = two_decoders()
+    result = ffplug.FlowInferencer(model, iterations=2, device="cpu").predict(*frames[:2])
+    assert set(result.further) == {"head_flow", "expression_flow"}
+    np.testing.assert_array_equal(result.further["expression_flow"], result.flow - result.further["head_flow"])
+    result.write(tmp_path / "a.flo")
+    result.show(tmp_path / "a.png")
+    for name, flow in (("a", result.flow), *((f"a_{key}", flow) for key, flow in result.further.items())):
+        np.testing.assert_array_equal(read_flow(str(tmp_path / f"{name}.flo"))[0], flow)
+        assert cv2.imread(str(tmp_path / f"{name}.png")).shape == (72, 96, 3)
+    longest = np.linalg.norm(result.flow, axis=2).max()
+    picture = cv2.cvtColor(cv2.imread(str(tmp_path / "a_expression_flow.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(picture, flow_to_image(result.further["expression_flow"], longest))
+    assert result.side_by_side().shape == (72, 5 * 96, 3)
+
+
+@pytest.mark.parametrize("tile", [None, (64, 72)])
+def test_a_warm_start_gives_each_decoder_its_own_flow(frames, tile):
+    model = two_decoders()
+    options = dict(iterations=2, device="cpu", warm_start=True, tile=tile)
+    first, second = (result for result in ffplug.FlowInferencer(model, **options)(frames[:3]))
+    predict = model.predict_flow if tile is None else partial(TiledFlowInference(tile), model.predict_flow)
+    images = [torch.from_numpy(cv2.imread(path)[..., ::-1].copy()).permute(2, 0, 1)[None].float() for path in frames]
+    before = predict(images[0], images[1], iterations=2)
+    np.testing.assert_allclose(first.further["head_flow"], before["head_flow"][0].permute(1, 2, 0), atol=1e-4)
+    start = {"": forward_warp_flow(before["flow_low"]), "head": forward_warp_flow(before["head_flow_low"])}
+    after = predict(images[1], images[2], iterations=2, flow_init=start)
+    np.testing.assert_allclose(second.flow, after["flow"][0].permute(1, 2, 0), atol=1e-4)
+    np.testing.assert_allclose(second.further["head_flow"], after["head_flow"][0].permute(1, 2, 0), atol=1e-4)
+    alike = predict(images[1], images[2], iterations=2, flow_init=start[""])
+    assert not np.allclose(second.further["head_flow"], alike["head_flow"][0].permute(1, 2, 0), atol=1e-3)
 
 
 def test_a_compiled_network_gives_the_same_flow(weights, frames):

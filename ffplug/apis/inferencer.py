@@ -7,7 +7,7 @@ import inspect
 import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from ffplug.datasets.formats import write_flow, write_image
 from ffplug.errors import CheckpointError, ConfigError, DataError, FFPlugError, did_you_mean
 from ffplug.models.cost import available_memory
 from ffplug.models.estimator import RecurrentFlowEstimator
-from ffplug.models.parts import VideoMemory
+from ffplug.models.parts import VideoMemory, map_tensors
 from ffplug.models.tiling import TiledFlowInference
 from ffplug.ops import forward_warp_flow
-from ffplug.visualization import flow_to_image
+from ffplug.visualization import flow_norm, flow_to_image
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class FlowResult:
         sequence: name of its sequence, empty for a single one.
         index: position in that sequence.
         paths: files of the two frames, None for frames from memory or a video.
+        further: other flows that the model gives, such as ``head_flow``, by name, as ``flow``.
     """
 
     flow: np.ndarray
@@ -62,10 +63,16 @@ class FlowResult:
     sequence: str
     index: int
     paths: tuple[str | None, str | None]
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the flow; the suffix names the format (.flo, .png of KITTI, .pfm, .flo5, .npy, .npz of VIPER)."""
+        """Write the flow; the suffix names the format (.flo, .png of KITTI, .pfm, .flo5, .npy, .npz of VIPER).
+
+        Further flows are written beside it, their name behind that of the file: ``a.flo``, ``a_head_flow.flo``.
+        """
         write_flow(path, self.flow)
+        for name, flow in self.further.items():
+            write_flow(_beside(path, name), flow)
 
     def picture(self, max_flow: float | None = None) -> np.ndarray:
         """Return the flow in the colours of the Middlebury wheel, H×W×3 uint8.
@@ -73,15 +80,25 @@ class FlowResult:
         Args:
             max_flow: length in pixels that gets full colour, or None for the longest.
         """
-        return flow_to_image(self.flow, max_flow)
+        return flow_to_image(self.flow, self._scale(max_flow))
+
+    def further_pictures(self, max_flow: float | None = None) -> dict[str, np.ndarray]:
+        """Return the further flows by name, coloured as :meth:`picture` is, with its scale."""
+        return {name: flow_to_image(flow, self._scale(max_flow)) for name, flow in self.further.items()}
+
+    def _scale(self, max_flow: float | None) -> float:
+        return flow_norm(self.flow) if max_flow is None else max_flow
 
     def side_by_side(self, max_flow: float | None = None) -> np.ndarray:
-        """Return frame 1, frame 2 and the coloured flow beside each other, uint8 RGB."""
-        return np.concatenate([_to_uint8(self.image1), _to_uint8(self.image2), self.picture(max_flow)], axis=1)
+        """Return frame 1, frame 2, the coloured flow and further ones beside each other, uint8 RGB."""
+        flows = [self.picture(max_flow), *self.further_pictures(max_flow).values()]
+        return np.concatenate([_to_uint8(self.image1), _to_uint8(self.image2), *flows], axis=1)
 
     def show(self, path: str | os.PathLike[str], max_flow: float | None = None) -> None:
-        """Write :meth:`picture` to a file."""
+        """Write :meth:`picture` to a file, and :meth:`further_pictures` beside it, named as :meth:`write` does."""
         write_image(path, self.picture(max_flow))
+        for name, picture in self.further_pictures(max_flow).items():
+            write_image(_beside(path, name), picture)
 
 
 class FlowInferencer:
@@ -229,7 +246,7 @@ class FlowInferencer:
         batch: list[FramePair] = []
         for sequence in sequences:
             pairs = sequence.pairs(on_error)
-            low: Tensor | None = None
+            low: Tensor | dict[str, Tensor] | None = None
             video: VideoMemory | None = None
             following = -1
             while True:
@@ -250,7 +267,7 @@ class FlowInferencer:
                     batch = []
                 batch.append(pair)
                 if len(batch) == self.batch_size:
-                    start = forward_warp_flow(low) if self.warm_start and low is not None else None
+                    start = map_tensors(low, forward_warp_flow) if self.warm_start else None
                     results, low = self._try(batch, on_error, start, video)
                     following = following if results else -1
                     batch = []
@@ -259,7 +276,7 @@ class FlowInferencer:
 
     def _try(
         self, pairs: list[FramePair], on_error: OnError | None, *memory: Any
-    ) -> tuple[list[FlowResult], Tensor | None]:
+    ) -> tuple[list[FlowResult], Tensor | dict[str, Tensor] | None]:
         """As :meth:`_run`, with the pairs handed to ``on_error`` where they fail."""
         try:
             return self._run(pairs, *memory)
@@ -284,25 +301,43 @@ class FlowInferencer:
         )
 
     def _run(
-        self, pairs: list[FramePair], start: Tensor | None = None, video: VideoMemory | None = None
-    ) -> tuple[list[FlowResult], Tensor | None]:
-        """Results of a batch of pairs of one size, and the low-resolution flow for a warm start."""
+        self,
+        pairs: list[FramePair],
+        start: Tensor | dict[str, Tensor] | None = None,
+        video: VideoMemory | None = None,
+    ) -> tuple[list[FlowResult], Tensor | dict[str, Tensor] | None]:
+        """Results of a batch of pairs of one size, and the low-resolution flows of all decoders for a warm start."""
         if not pairs:
             return [], None
         frames = (self._stack([getattr(pair, key) for pair in pairs]) for key in ("image1", "image2"))
         outputs = self._predict(*frames, start, video)
         low = outputs.get("flow_low")
-        if low is not None and self._compiled:
-            low = low.clone()  # the next replay of a CUDA graph writes over its results
+        others = [name for name in outputs if name.endswith("_flow_low")]
+        if others:
+            low = {"": low, **{name.removesuffix("_flow_low"): outputs[name] for name in others}}
+        if self._compiled:
+            low = map_tensors(low, torch.clone)  # the next replay of a CUDA graph writes over its results
         if self.warm_start and low is None:
             raise ConfigError(f"{type(self.model).__name__} gives no low-resolution flow, so it has no warm start")
-        flows = outputs["flow"].float().movedim(1, -1).cpu().numpy()
+        every = {
+            name: flow.float().movedim(1, -1).cpu().numpy() for name, flow in outputs.items() if name.endswith("flow")
+        }
+        flows = every.pop("flow")
         for pair, flow in zip(pairs, flows, strict=True):
             if not np.isfinite(flow).all():
                 logger.warning("%s: the flow holds NaN or infinity; try dtype='float32'", pair.name)
         results = [
-            FlowResult(flow, pair.image1, pair.image2, pair.name, pair.sequence, pair.index, pair.paths)
-            for pair, flow in zip(pairs, flows, strict=True)
+            FlowResult(
+                flow,
+                pair.image1,
+                pair.image2,
+                pair.name,
+                pair.sequence,
+                pair.index,
+                pair.paths,
+                {name: further[index] for name, further in every.items()},
+            )
+            for index, (pair, flow) in enumerate(zip(pairs, flows, strict=True))
         ]
         return results, low
 
@@ -311,7 +346,11 @@ class FlowInferencer:
 
     @torch.inference_mode()
     def _predict(
-        self, image1: Tensor, image2: Tensor, start: Tensor | None, video: VideoMemory | None
+        self,
+        image1: Tensor,
+        image2: Tensor,
+        start: Tensor | dict[str, Tensor] | None,
+        video: VideoMemory | None,
     ) -> dict[str, Tensor]:
         options: dict[str, Any] = {"iterations": self.iterations, "flow_init": start}
         if video is not None:
@@ -411,6 +450,11 @@ def parse_dtype(dtype: str | torch.dtype | None) -> torch.dtype:
     if dtype in DTYPES.values():
         return dtype
     raise ConfigError(f"dtype={str(dtype)!r}: expected one of {', '.join(DTYPES)}{did_you_mean(str(dtype), DTYPES)}")
+
+
+def _beside(path: str | os.PathLike[str], name: str) -> Path:
+    path = Path(path)
+    return path.with_name(f"{path.stem}_{name}{path.suffix}")
 
 
 def _to_uint8(image: np.ndarray) -> np.ndarray:

@@ -63,6 +63,8 @@ def command(
 ) -> int:
     """Estimate the optical flow of INPUTS: two or more pictures, folders of frames, globs or videos.
 
+    Further flows that a model gives (head_flow ...) are written beside the flow, their name behind that of the file.
+
     What was finished before an error stays on the disk.
 
     With --pairs, --shard, --workers or --engine ray it is a bulk job: the same command goes on where it stopped,

@@ -304,7 +304,7 @@ class RecurrentFlowEstimator(BaseModel):
         image1: Tensor,
         image2: Tensor,
         iterations: int,
-        flow_init: Tensor | None = None,
+        flow_init: Tensor | Mapping[str, Tensor] | None = None,
         every: bool = False,
         inputs: dict[str, Any] | None = None,
         video: VideoMemory | None = None,
@@ -315,7 +315,8 @@ class RecurrentFlowEstimator(BaseModel):
             image1: frame 1, N×3×H×W, RGB in 0..255.
             image2: frame 2.
             iterations: number of iterations.
-            flow_init: first low-resolution flow N×2×h×w, or None.
+            flow_init: first low-resolution flow N×2×h×w of all decoders, or each decoder's by its name (``""`` is the
+                main one's), or None.
             every: give the flow of every iteration.
             inputs: further inputs by name, see :class:`~ffplug.models.parts.Encoded`.
             video: what is kept from the video's last pair, or None.
@@ -334,7 +335,8 @@ class RecurrentFlowEstimator(BaseModel):
                 prepared[name] = decoder.update.prepare_beside(encoded.context, main[1])
             for name, start in prepared.items():
                 decoder = self.decoders[name] if name else self.decoder
-                flows, states = decoder(encoded, self.cost, cost, start, iterations, flow_init, every)
+                init = flow_init.get(name) if isinstance(flow_init, Mapping) else flow_init
+                flows, states = decoder(encoded, self.cost, cost, start, iterations, init, every)
                 outputs[_key(name, "flows")], outputs[_key(name, "states")] = flows, states
             for name, (first, second) in self.differences.items():
                 pairs = zip(outputs[_key(first, "flows")], outputs[_key(second, "flows")], strict=True)
@@ -400,7 +402,7 @@ class RecurrentFlowEstimator(BaseModel):
         image1: Tensor,
         image2: Tensor,
         iterations: int | None = None,
-        flow_init: Tensor | None = None,
+        flow_init: Tensor | Mapping[str, Tensor] | None = None,
         inputs: dict[str, Any] | None = None,
         video: VideoMemory | None = None,
     ) -> dict[str, Tensor]:
@@ -411,7 +413,8 @@ class RecurrentFlowEstimator(BaseModel):
             image2: frame 2, as ``image1``.
             iterations: number of iterations, or None for the model's ``test_iterations``.
             flow_init: first low-resolution flow N×2×h×w in grid cells of the padded frame (as ``flow_low`` of the
-                previous pair, see :func:`ffplug.ops.forward_warp_flow`), or None.
+                previous pair, see :func:`ffplug.ops.forward_warp_flow`), for all decoders or by their names (``""`` is
+                the main one's), or None.
             inputs: further inputs by name, for methods that take them.
             video: the same object for successive pairs of a video, whose frame 1 is the last pair's frame 2: its
                 features are computed once. Weights must stay as they are meanwhile. Tiles do without it.
@@ -443,7 +446,7 @@ class RecurrentFlowEstimator(BaseModel):
         image1: Tensor,
         image2: Tensor,
         iterations: int,
-        flow_init: Tensor | None = None,
+        flow_init: Tensor | Mapping[str, Tensor] | None = None,
         inputs: dict[str, Any] | None = None,
         video: VideoMemory | None = None,
     ) -> dict[str, Tensor]:

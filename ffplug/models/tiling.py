@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ffplug.errors import ConfigError
+from ffplug.models.parts import map_tensors
 
 
 def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
@@ -92,7 +94,7 @@ class TiledFlowInference:
         image1: Tensor,
         image2: Tensor,
         iterations: int | None = None,
-        flow_init: Tensor | None = None,
+        flow_init: Tensor | dict[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Predict the flow of whole frames.
 
@@ -102,7 +104,7 @@ class TiledFlowInference:
             image2: second frames, as ``image1``.
             iterations: passed on to ``predict``.
             flow_init: low-resolution flow to start from, N×2×ceil(H/stride)×ceil(W/stride), in grid cells, as the
-                ``flow_low`` of an earlier call.
+                ``flow_low`` of an earlier call; or several by the names of the network's decoders.
 
         Returns:
             ``flow``, N×2×H×W in pixels, and ``flow_low``, its mean over each cell of the working grid in grid cells,
@@ -113,7 +115,7 @@ class TiledFlowInference:
         if bottom or right:
             image1, image2 = self._pad(image1, bottom, right), self._pad(image2, bottom, right)
         padded = (height + bottom, width + right)
-        start = None if flow_init is None else self._to_pixels(flow_init, padded)
+        start = map_tensors(flow_init, lambda flow: self._to_pixels(flow, padded))
 
         rows, columns = (tile_starts(s, t, self.overlap) for s, t in zip(padded, self.size, strict=True))
         row_share = blending_weights(padded[0], self.size[0], rows, self.sigma).to(image1.device)
@@ -123,7 +125,7 @@ class TiledFlowInference:
             corners = [(rows[r], columns[c]) for r, c in batch]
             windows = [(slice(y, y + self.size[0]), slice(x, x + self.size[1])) for y, x in corners]
             tiles = [torch.cat([image[..., y, x] for y, x in windows]) for image in (image1, image2)]
-            init = None if start is None else torch.cat([self._to_cells(start[..., y, x]) for y, x in windows])
+            init = map_tensors(start, functools.partial(self._cut, windows))
             predicted = predict(*tiles, iterations=iterations, flow_init=init)
             for name in (name for name in predicted if name.endswith("flow")):
                 blank = image1.new_zeros(len(image1), 2, *padded, dtype=torch.float32)
@@ -132,6 +134,10 @@ class TiledFlowInference:
                     flow[..., y, x] += tile * row_share[r, y, None] * column_share[c, x]
         flows = {name: flow[..., :height, :width] for name, flow in flows.items()}
         return {**flows, **{f"{name}_low": self._to_cells(flow) for name, flow in flows.items()}}
+
+    def _cut(self, windows: list[tuple[slice, slice]], flow: Tensor) -> Tensor:
+        """Flow in pixels -> low-resolution flow of each window, one behind another."""
+        return torch.cat([self._to_cells(flow[..., y, x]) for y, x in windows])
 
     def _batches(self, tiles: list[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         for first in range(0, len(tiles), self.batch_size):
