@@ -16,7 +16,7 @@ from ffplug_face.micro_expression.manifest import Clip
 from ffplug_face.micro_expression.procedural import write_example
 
 from ffplug.datasets.formats import read_flow, read_image, write_flow, write_image
-from ffplug.errors import ConfigError, DataError, PluginError
+from ffplug.errors import CheckpointError, ConfigError, DataError, PluginError
 from ffplug.registry import DATASETS, MODELS, TRANSFORMS
 
 
@@ -179,11 +179,18 @@ def test_feature_configs_that_are_wrong():
         ({"head": "similar"}, "did you mean 'similarity'"),
         ({"channels": ("u", "w")}, "'w' is none of"),
         ({"patches": [(0, 0)]}, "four points"),
+        ({"detector": "yunet.onnx", "flow_size": None}, "give flow_size"),
     ):
         with pytest.raises(ConfigError, match=message):
             feature(**changes)
     with pytest.raises(ConfigError, match="has no predict_flow"):
         feature(flow=dict(type="ffplug_face.STSTNet")).estimate(*np.zeros((2, 32, 32, 3), np.uint8))
+
+
+def test_without_the_detector_s_file_it_is_told(example):
+    folder, clips = example
+    with pytest.raises(CheckpointError, match=r"yunet\.onnx: no such file"):
+        feature(detector="yunet.onnx")(clips[0], folder)
 
 
 def test_frames_that_do_not_do(example, tmp_path):

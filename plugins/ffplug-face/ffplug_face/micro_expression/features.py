@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from ffplug.datasets.formats import atomic_path, read_flow, read_image
 from ffplug.errors import ConfigError, DataError, did_you_mean
+from ffplug_face.crops import YuNet, align
 from ffplug_face.micro_expression.manifest import Clip, frames_in
 from ffplug_face.registry import TRANSFORMS
 
@@ -142,6 +143,8 @@ class FlowFeature:
         flow_key: which of the model's results to take, such as ``"expression_flow"`` of one that splits the motion.
         flow_root: take flow from files ``flow_root/DATASET/SUBJECT/CLIP.flo`` instead, relative to the data's folder.
         flow_size: side in pixels to which the frames are resized for the flow model; None leaves them as they are.
+        detector: OpenCV's YuNet file (.onnx), by which the face is found in the onset frame and both frames are laid
+            upright into a crop of ``flow_size``; None takes frames as they are, as for the data sets' cropped versions.
         head: how head motion is removed, see :func:`head_motion`.
         size: side of the feature in pixels.
         channels: of the feature: ``"u"``, ``"v"``, ``"strain"``, ``"magnitude"``.
@@ -164,6 +167,7 @@ class FlowFeature:
         flow_key: str = "flow",
         flow_root: str | None = None,
         flow_size: int | None = 256,
+        detector: str | None = None,
         head: str = "similarity",
         size: int = 28,
         channels: Sequence[str] = ("u", "v", "strain"),
@@ -182,11 +186,14 @@ class FlowFeature:
             raise ConfigError(f"FlowFeature.channels: {unknown[0]!r} is none of {', '.join(CHANNELS)}")
         if patches is not None and (len(patches) != 4 or size % 2):
             raise ConfigError("FlowFeature.patches: expected four points, and an even size")
+        if detector is not None and flow_size is None:
+            raise ConfigError("FlowFeature.detector lays faces into crops of flow_size pixels: give flow_size")
         self.flow = flow
         self.checkpoint = checkpoint
         self.flow_key = flow_key
         self.flow_root = flow_root
         self.flow_size = flow_size
+        self.detector = detector
         self.head = head
         self.size = size
         self.channels = tuple(channels)
@@ -194,10 +201,11 @@ class FlowFeature:
         self.cache = None if cache is None else Path(cache)
         self.device = device
         self._model: nn.Module | None = None
+        self._finder: YuNet | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the model, which other processes build where they need it."""
-        return {**self.__dict__, "_model": None}
+        """Without models, which other processes build where they need them."""
+        return {**self.__dict__, "_model": None, "_finder": None}
 
     def __call__(self, clip: Clip, root: Path) -> Tensor:
         """The feature of a clip.
@@ -236,7 +244,7 @@ class FlowFeature:
         stored = None if self.cache is None else self.cache / f"{self._key(onset, apex)}.npy"
         if stored is not None and stored.is_file():
             return np.load(stored, allow_pickle=False)
-        first, second = (self._frame(path) for path in (onset, apex))
+        first, second = self._frames(onset, [apex])
         if first.shape != second.shape:
             raise DataError(f"{apex}: {second.shape[:2]} pixels, but {onset.name} has {first.shape[:2]}")
         flow = self.estimate(first, second)
@@ -269,8 +277,18 @@ class FlowFeature:
             self._model = model.eval().to(self.device)
         return self._model
 
-    def _frame(self, path: Path) -> np.ndarray:
-        image = read_image(str(path))
+    def _frames(self, onset: Path, others: Iterable[Path]) -> list[np.ndarray]:
+        """The onset frame and others as the flow model gets them: whatever aligns the first moves the others alike."""
+        first = read_image(str(onset))
+        if self.detector is None:
+            return [self._resize(first), *(self._resize(read_image(str(path))) for path in others)]
+        size = (self.flow_size, self.flow_size)
+        if self._finder is None:
+            self._finder = YuNet(self.detector)
+        move = align(self._finder.one(first, str(onset)).points, size)
+        return [move.warp(first, size), *(move.warp(read_image(str(path)), size) for path in others)]
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
         if self.flow_size is None or image.shape[:2] == (self.flow_size, self.flow_size):
             return image
         shrinks = min(image.shape[:2]) > self.flow_size
@@ -279,7 +297,9 @@ class FlowFeature:
 
     def _key(self, onset: Path, apex: Path) -> str:
         """Hash of the frames' content, the flow model and its weights."""
-        digest = hashlib.sha256(json.dumps([self.flow, self.flow_key, self.flow_size], sort_keys=True).encode())
+        digest = hashlib.sha256(
+            json.dumps([self.flow, self.flow_key, self.flow_size, self.detector], sort_keys=True).encode()
+        )
         for path in (onset, apex, *([self.checkpoint] if self.checkpoint else [])):
             try:
                 digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
@@ -323,7 +343,8 @@ def search_apex(clip: Clip, root: Path, feature: FlowFeature) -> tuple[int, str]
     frames = {number: path for number, path in frames_in(folder).items() if clip.onset <= number <= clip.offset}
     if len(frames) < 2:
         raise DataError(f"{clip.key}: {folder} holds {len(frames)} frames from {clip.onset} to {clip.offset}")
-    curve = motion_curve([feature._frame(path) for path in frames.values()], feature)
+    onset, *others = frames.values()
+    curve = motion_curve(feature._frames(onset, others), feature)
     number = [*frames][max(1, find_apex(curve))]
     return number, Path(os.path.relpath(frames[number], root)).as_posix()
 

@@ -231,7 +231,7 @@ class LeaveOneSubjectOut:
             FFPlugError: folds failed; those that are done stay, and the same call goes on with the others.
         """
         clips = self.dataset.clips
-        features = self._features()
+        features = self.features()
         notes = []
         for fold in self.folds:
             seen = {clips[index].label for index in fold.train}
@@ -272,7 +272,8 @@ class LeaveOneSubjectOut:
         epochs = self.folder / "epochs" / fold.file.with_suffix(".npy")
         return (self.folder / fold.file).is_file() and (not self.oracle or epochs.is_file())
 
-    def _features(self) -> Tensor:
+    def features(self) -> Tensor:
+        """The features of all clips, N×C×H×W: those in the run's folder, or computed and stored there."""
         path = self.folder / "features.npy"
         if path.is_file() and (self.folder / RUN).is_file():
             return torch.from_numpy(np.load(path, allow_pickle=False))
