@@ -87,10 +87,12 @@ def test_new_run_moves_the_earlier_one_aside(tmp_path: Path):
     train(tmp_path, *options)
     first = (tmp_path / "iter_4.pth").read_bytes()
     (tmp_path / ".iter_8.pth.1.tmp").write_text("left by a killed writer")
+    (tmp_path / "iter_4.deepspeed").mkdir()
     train(tmp_path, *options)
     (moved,) = tmp_path.glob("before_*")
     assert (moved / "iter_4.pth").read_bytes() == first
     assert (moved / "weights.safetensors").is_file() and (moved / "best.pth").is_file()
+    assert (moved / "iter_4.deepspeed").is_dir()
     assert (tmp_path / "iter_4.pth").is_file() and not list(tmp_path.glob(".*.tmp"))
 
 

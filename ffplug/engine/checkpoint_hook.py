@@ -93,7 +93,8 @@ class CheckpointHook(Hook):
         """Move what an earlier run left in the folder out of the way of a new one, losing nothing."""
         work_dir = Path(runner.work_dir)
         results = [work_dir / name for name in ("last_checkpoint", "best.pth", "best.json", WEIGHTS_FILE)]
-        earlier = [path for path in (*list_checkpoints(work_dir), *results) if path.is_file()]
+        folders = work_dir.glob("iter_*.deepspeed")
+        earlier = [path for path in (*list_checkpoints(work_dir), *folders, *results) if path.exists()]
         if earlier:
             folder = work_dir / f"before_{runner.timestamp}"
             folder.mkdir(exist_ok=True)
