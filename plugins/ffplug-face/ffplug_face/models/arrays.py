@@ -71,6 +71,7 @@ _numpy = np._core if hasattr(np, "_core") else np.core  # its name in NumPy 2 an
 _ALLOWED: Mapping[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _numpy.multiarray._reconstruct,
     ("numpy.core.multiarray", "scalar"): _numpy.multiarray.scalar,
+    ("numpy.core.numeric", "_frombuffer"): _numpy.numeric._frombuffer,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
     ("_codecs", "encode"): _encode,
