@@ -24,7 +24,10 @@ from ffplug_face.registry import DATASETS, TRANSFORMS
 class MicroExpressionSample(BaseDataElement):
     """What is known of a clip: ``gt_label`` and, as metainfo, the fields of its manifest line."""
 
-    FIELDS: ClassVar[dict[str, Field]] = {"gt_label": Field("1", torch.int64, low=0)}
+    FIELDS: ClassVar[dict[str, Field]] = {
+        "inputs": Field("C S S", torch.float32),
+        "gt_label": Field("1", torch.int64, low=0),
+    }
 
 
 @DATASETS.register_module()
