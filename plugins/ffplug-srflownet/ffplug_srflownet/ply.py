@@ -149,8 +149,8 @@ def _read_vertices(data: bytes, path: str) -> dict[str, np.ndarray]:
     kind = np.dtype([(name, _ORDERS[encoding] + code) for name, code in properties])
     if count * kind.itemsize > len(body):
         raise DataError(
-            f"{path}: truncated, or its count is wrong: element vertex says {count} Gaussians of {kind.itemsize} bytes, there "
-            f"are are {len(body)} bytes"
+            f"{path}: truncated, or its count is wrong: element vertex says {count} Gaussians of {kind.itemsize} "
+            f"bytes, there are {len(body)} bytes"
         )
     table = np.frombuffer(body, kind, count)
     return {name: table[name] for name, _ in properties}

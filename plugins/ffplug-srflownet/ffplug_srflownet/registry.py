@@ -1,7 +1,11 @@
 """The plugin's registries, scope ``ffplug_srflownet``; their locations are imported when a type is first looked up."""
 
+from mmengine.registry import DATASETS as _DATASETS
+from mmengine.registry import METRICS as _METRICS
 from mmengine.registry import MODELS as _MODELS
 from mmengine.registry import Registry
+
+from ffplug.registry import LAYOUTS as _LAYOUTS
 
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
@@ -9,3 +13,6 @@ def _child(name: str, parent: Registry, *locations: str) -> Registry:
 
 
 MODELS = _child("model", _MODELS, "ffplug_srflownet.losses")
+DATASETS = _child("dataset", _DATASETS, "ffplug_srflownet.datasets")
+LAYOUTS = _child("layout", _LAYOUTS, "ffplug_srflownet.datasets")
+METRICS = _child("metric", _METRICS, "ffplug_srflownet.evaluation")

@@ -1,0 +1,155 @@
+"""Pairs of Gaussian heads, rendered when they are asked for."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from ffplug_face.sequences import SequenceOptions
+
+from ffplug.datasets.base import FlowDataset, Problem, choose
+from ffplug.datasets.seeding import derive_seed
+from ffplug.errors import ConfigError, did_you_mean
+from ffplug_srflownet.datasets.heads import get_head
+from ffplug_srflownet.datasets.srflow import DIRECTIONS, check_strides
+from ffplug_srflownet.registry import DATASETS
+from ffplug_srflownet.scenes import DEFINITIONS, SplatScene, avatar_scene, head_scene
+
+_FRAMES = 10
+"""Frames of a procedural sequence, of which a pair takes two."""
+
+
+@DATASETS.register_module()
+class GaussianSequenceDataset(FlowDataset):
+    """Frame pairs of Gaussian heads with dense flow, foreground and occlusion; nothing is on disk but avatars.
+
+    Pair i depends on the arguments and i only, so two sets of one seed agree and those of two seeds share nothing.
+
+    Args:
+        length: number of pairs.
+        size: height and width in pixels, at least 16.
+        seed: of the set, >= 0.
+        definition: of the flow: ``"ray"``, ``"center"`` (the paper's) or ``"affine2d"``, see
+            :mod:`ffplug_srflownet.scenes`.
+        head: config of the head model whose triangles carry the Gaussians.
+        identities: number of identities to draw from; None for one a pair.
+        stride: how many frames apart a pair's two are, or several to draw from.
+        direction: ``"forward"``, ``"backward"`` or ``"both"`` (drawn).
+        background: ``"white"``, or ``"drawn"`` as the options say.
+        avatars: in the place of procedural heads, ``dict(splats=PLY, motion=NPZ)`` each, see
+            :func:`ffplug_srflownet.scenes.avatar_scene`.
+        options: fields of :class:`ffplug_face.sequences.SequenceOptions` that differ from its own.
+        pipeline: transforms; None packs the pair. ``LoadFlowPair`` is left out: nothing is on disk.
+        **kwargs: see :class:`ffplug.datasets.FlowDataset`.
+
+    Raises:
+        ConfigError: an argument is out of its range.
+
+    Example:
+        dict(type="ffplug_srflownet.GaussianSequenceDataset", length=4, size=(64, 96))
+    """
+
+    title = "Gaussian heads"
+
+    def __init__(
+        self,
+        length: int = 1000,
+        size: Sequence[int] = (192, 160),
+        seed: int = 0,
+        definition: str = "ray",
+        head: Mapping[str, Any] | None = None,
+        identities: int | None = None,
+        stride: int | Sequence[int] = 1,
+        direction: str = "both",
+        background: str = "white",
+        avatars: Sequence[Mapping[str, str]] = (),
+        options: Mapping[str, Any] | None = None,
+        pipeline: Sequence[dict | Callable] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if length < 1 or seed < 0 or (identities is not None and identities < 1):
+            raise ConfigError(
+                f"length={length}, seed={seed}, identities={identities}: expected length and identities >= 1, seed >= 0"
+            )
+        if len(size) != 2 or min(size) < 16:
+            raise ConfigError(f"size={tuple(size)}: expected height and width of at least 16 pixels")
+        self.length, self.size, self.seed, self.identities = length, tuple(size), seed, identities
+        self.definition = choose("definition", definition, DEFINITIONS)
+        self.strides = check_strides(stride, _FRAMES - 1)
+        self.direction = choose("direction", direction, DIRECTIONS)
+        self.background = choose("background", background, ("white", "drawn"))
+        self.head = dict(head or dict(type="ffplug_face.OpenHead"))
+        self.avatars = [dict(avatar) for avatar in avatars]
+        self.options = sequence_options(options or {}, size=self.size, frames=(_FRAMES,))
+        self.scene = functools.lru_cache(maxsize=4)(self._scene)
+        steps = [dict(type="ffplug.PackFlowInputs")] if pipeline is None else [s for s in pipeline if not _loads(s)]
+        super().__init__("procedural", steps, **kwargs)
+        self._metainfo.update(procedural=not self.avatars, flow_definition=definition)
+
+    def scan(self, problems: list[Problem]) -> Iterable[dict[str, Any]]:
+        """Yield the pairs by number."""
+        for index in range(self.length):
+            name = f"{index:06d}"
+            yield dict(self.pair(None, None, sequence=name, frame=0, sample_id=f"{self.seed}/{name}"), number=index)
+
+    def load_data_list(self) -> list[dict[str, Any]]:  # noqa: D102 (see the base class)
+        return list(self.scan([]))
+
+    def _scene(self, number: int) -> SplatScene:
+        if self.avatars:
+            return avatar_scene(**self.avatars[number], size=self.size)
+        return head_scene(get_head(self.head), self.seed, number, self.options, self.background)
+
+    def get_data_info(self, idx: int) -> dict[str, Any]:
+        """Render a pair: frames, flow, valid, occlusion, foreground and the metainfo."""
+        info = super().get_data_info(idx)
+        number = info.pop("number")
+        rng = np.random.default_rng(derive_seed(self.seed, "gaussian pair", number))
+        count = len(self.avatars) or self.identities
+        scene = self.scene(number if count is None else int(rng.integers(count)))
+        stride = min(int(rng.choice(self.strides)), len(scene) - 1)
+        first = int(rng.integers(len(scene) - stride))
+        then = first + stride
+        if self.direction == "backward" or (self.direction == "both" and rng.random() < 0.5):
+            first, then = then, first
+        truth = scene.flow(first, then, self.definition)
+        info.update(
+            img1=scene.image(first),
+            img2=scene.image(then),
+            flow=truth.flow.permute(1, 2, 0).contiguous().numpy(),
+            valid=np.ones(self.size, np.float32),
+            occlusion=~truth.visible.numpy(),
+            foreground=truth.mask.numpy(),
+            ori_shape=self.size,
+            frame=first,
+        )
+        return info
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "scene"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.scene = functools.lru_cache(maxsize=4)(self._scene)
+
+
+def sequence_options(options: Mapping[str, Any], **more: Any) -> SequenceOptions:
+    """The options of face sequences, of which a config names some.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    known = SequenceOptions.__dataclass_fields__
+    for name in options:
+        if name not in known or name in more:
+            raise ConfigError(f"options: {name!r} is none to set{did_you_mean(name, set(known) - set(more))}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return SequenceOptions(**values, **more)
+
+
+def _loads(step: dict | Callable) -> bool:
+    """Whether a pipeline's step is ``LoadFlowPair``."""
+    kind = step.get("type") if isinstance(step, dict) else type(step)
+    return str(getattr(kind, "__name__", kind)).rsplit(".", 1)[-1] == "LoadFlowPair"

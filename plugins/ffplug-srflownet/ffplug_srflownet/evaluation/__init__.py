@@ -1,0 +1,5 @@
+"""Metrics."""
+
+from ffplug_srflownet.evaluation.facial import FacialFlowMetric
+
+__all__ = ["FacialFlowMetric"]
