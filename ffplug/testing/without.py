@@ -16,6 +16,7 @@ def main(package: str, extra: str, *modules: str) -> None:
     import torch
 
     from ffplug.config import load_config
+    from ffplug.errors import CheckpointError
     from ffplug.plugin import find, load
     from ffplug.testing.subject import LeftOut, Subject, build
 
@@ -28,6 +29,8 @@ def main(package: str, extra: str, *modules: str) -> None:
         try:
             with torch.device("meta"):
                 build("models", config(), name)
+        except CheckpointError:
+            continue  # its example needs a file that is not here
         except LeftOut as hint:
             if f"[{extra}]" not in str(hint):
                 sys.exit(f"{name}: {hint}")
