@@ -306,6 +306,21 @@ def test_a_broken_plugin_gets_advice(check, edits, advice, sound: Path, tmp_path
     assert all("\n  -> " in finding for finding in found)
 
 
+def test_a_type_that_needs_a_file_of_the_user_s_is_left_out(sound: Path, tmp_path: Path, fresh: pytest.MonkeyPatch):
+    absent = 'from ffplug.errors import CheckpointError\n        raise CheckpointError("given.npz: no such file")'
+    target, name = broken_copy(sound, tmp_path, [(UPDATE, HEAD, f"{HEAD}\n        {absent}")])
+    fresh.setenv("FFPLUG_PLUGINS", str(target))
+    discover.cache_clear()
+    subject = Subject(find(name))
+    try:
+        check = next(check for check in CHECKS if check.name == "types")
+        with pytest.raises(LeftOut, match=r"given\.npz: no such file"):
+            check(subject, "models:GatedUpdate")
+        check(subject, "models:SmoothnessLoss")
+    finally:
+        subject.close()
+
+
 def test_every_check_is_shown_to_fail():
     assert {check for check, _, _ in BROKEN.values()} == {check.name for check in CHECKS}
 
