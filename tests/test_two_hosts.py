@@ -73,7 +73,7 @@ def test_two_hosts_do_what_one_process_does(hosts: list[str], single: Path, tmp_
             arguments, variables = on_host(hosts, rank, work_dirs[rank], *SAME)
             processes.append(stack.enter_context(started(arguments, logs[rank], work_dirs[rank].parent, **variables)))
         for process, log in zip(processes, logs, strict=True):
-            assert process.wait(timeout=120) == 0, log.read_text()
+            assert process.wait(timeout=240) == 0, log.read_text()
     one, two = records(single), records(work_dirs[0])
     assert two.keys() == one.keys() == set(range(24))
     for step in one:
@@ -99,7 +99,7 @@ def test_killed_worker_of_one_host_is_replaced(hosts: list[str], single: Path, t
         (worker,) = workers(processes[1].pid)
         os.kill(worker, signal.SIGKILL)
         for process, log in zip(processes, logs, strict=True):
-            assert process.wait(timeout=120) == 0, log.read_text()
+            assert process.wait(timeout=240) == 0, log.read_text()
     one, two = records(single), records(work_dir)
     assert two.keys() == set(range(24))
     for step, values in two.items():
@@ -125,5 +125,5 @@ def test_lost_host_ends_the_other(hosts: list[str], tmp_path: Path):
         wait_for(lambda: reached(tmp_path / "run", 2), processes[0], logs[0], 120)
         for pid in [processes[1].pid, *descendants(processes[1].pid)]:
             os.kill(pid, signal.SIGKILL)
-        assert processes[0].wait(timeout=60) == 1
+        assert processes[0].wait(timeout=240) == 1
     assert "rank 0 of 2: another process ended before, and its own message says why" in logs[0].read_text()

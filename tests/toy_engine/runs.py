@@ -41,7 +41,7 @@ def run(arguments, environment=None, **kwargs):
         env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         **kwargs,
     )
 
@@ -89,7 +89,7 @@ def workers(pid):
     return [child for _, child in sorted(found)]
 
 
-def wait_for(condition, process, log, seconds=60):
+def wait_for(condition, process, log, seconds=120):
     """Wait until something is so, while a process runs."""
     deadline = time.monotonic() + seconds
     while not condition():
