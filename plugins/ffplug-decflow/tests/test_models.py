@@ -1,8 +1,14 @@
+import pickle
 import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 from ffplug_decflow.models import FacialSemanticEncoder, SemanticContextEncoder
+from ffplug_decflow.torchscript import read_torchscript
+from torch import nn
 
 import ffplug
 from ffplug.config import load_config
@@ -117,6 +123,86 @@ def test_the_semantic_encoder_loads_from_a_file(tmp_path, published, prefix):
     torch.save(state, tmp_path / "dad.pth")
     with pytest.raises(CheckpointError, match=r"1 tensors missing or of another shape \(stages\.1\.0\.shortcut"):
         FacialSemanticEncoder(checkpoint=str(tmp_path / "dad.pth"))
+
+
+class Unit(nn.Module):
+    """One bottleneck of pytorchcv's ResNet, as far as names and shapes go."""
+
+    def __init__(self, inputs, width, first):
+        super().__init__()
+
+        def block(a, b, size):
+            return nn.Sequential(OrderedDict(conv=nn.Conv2d(a, b, size, bias=False), bn=nn.BatchNorm2d(b)))
+
+        sizes = {"conv1": (inputs, width, 1), "conv2": (width, width, 3), "conv3": (width, 4 * width, 1)}
+        self.body = nn.Sequential(OrderedDict((name, block(*size)) for name, size in sizes.items()))
+        if first:
+            self.identity_conv = block(inputs, 4 * width, 1)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+class Published(nn.Module):
+    """A scripted network around an encoder, with other attributes that are of no use here."""
+
+    def __init__(self):
+        super().__init__()
+        stem = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 8, 7, bias=False), bn=nn.BatchNorm2d(8)))
+        stages = OrderedDict(
+            init_block=nn.Sequential(OrderedDict(conv=stem)),
+            stage1=nn.Sequential(OrderedDict(unit1=Unit(8, 8, True))),
+            stage2=nn.Sequential(OrderedDict(unit1=Unit(32, 16, True))),
+        )
+        self.encoder = nn.Sequential(OrderedDict(model=nn.Sequential(stages)))
+        self.labels = ["a", "b"]
+        self.sizes = [1, 2]
+        self.head = nn.Linear(3, 2)
+        for buffer in self.buffers():
+            if buffer.is_floating_point():
+                buffer.uniform_(1, 2)
+
+    def forward(self, x):
+        return self.encoder(x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_archive_is_read_and_not_run(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network = Published()
+    path = tmp_path / "dad.trcd"
+    torch.jit.script(network).save(str(path))
+    monkeypatch.setattr(torch.jit, "load", None)
+    tensors = read_torchscript(path)
+    state = network.state_dict()
+    assert state.keys() <= tensors.keys()
+    assert all(torch.equal(tensors[key], value) for key, value in state.items())
+    encoder = FacialSemanticEncoder(width=8, depths=(1, 1), checkpoint=str(path))
+    loaded = encoder.state_dict()
+    for ours, theirs in (
+        ("stem.norm.running_var", "init_block.conv.bn.running_var"),
+        ("stages.1.0.layers.1.conv.weight", "stage2.unit1.body.conv2.conv.weight"),
+        ("stages.0.0.shortcut.norm.bias", "stage1.unit1.identity_conv.bn.bias"),
+    ):
+        assert torch.equal(loaded[ours], state[f"encoder.model.{theirs}"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_torchscript_archive_with_other_names_is_refused(tmp_path):
+    good, bad = tmp_path / "good.trcd", tmp_path / "bad.trcd"
+    torch.jit.script(nn.Linear(2, 2)).save(str(good))
+
+    class Evil:
+        def __reduce__(self):
+            return Path.touch, (tmp_path / "ran",)
+
+    for content, said in ((pickle.dumps(Evil()), "could run code, and is refused"), (b"\x80\x02", "damaged")):
+        with zipfile.ZipFile(good) as source, zipfile.ZipFile(bad, "w") as target:
+            for name in source.namelist():
+                target.writestr(name, content if name.endswith("/data.pkl") else source.read(name))
+        with pytest.raises(CheckpointError, match=said):
+            FacialSemanticEncoder(checkpoint=str(bad))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_that_are_not_there(tmp_path, monkeypatch):

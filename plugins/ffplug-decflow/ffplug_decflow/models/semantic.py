@@ -17,6 +17,7 @@ from ffplug.errors import CheckpointError, ConfigError
 from ffplug.models.layers import ConvNorm, init_encoder, scale_image
 from ffplug.models.parts import FrameEncoder
 from ffplug_decflow.registry import MODELS
+from ffplug_decflow.torchscript import is_torchscript, read_torchscript
 
 EXPANSION = 4
 
@@ -110,14 +111,16 @@ class FacialSemanticEncoder(FrameEncoder):
         self.load(find_file(checkpoint)[0])
 
     def load(self, path: str | os.PathLike) -> None:
-        """Load the encoder from a file of tensors, whole: DAD-3DNet's names, DecFlow's or this module's.
+        """Load the encoder from a file, whole: DAD-3DNet's TorchScript archive, or tensors in its names or DecFlow's.
+
+        No code of the file is run.
 
         Raises:
             CheckpointError: unreadable or unsafe file, or no such encoder in it.
         """
         from ffplug_decflow.converters import rename_semantic
 
-        state = rename_semantic(read_state_dict(path))
+        state = rename_semantic(read_torchscript(path) if is_torchscript(path) else read_state_dict(path))
         expected = self.state_dict()
         known = {k: v for k, v in state.items() if k in expected and v.shape == expected[k].shape}
         missing = [k for k in expected if k not in known and not k.endswith("num_batches_tracked")]
