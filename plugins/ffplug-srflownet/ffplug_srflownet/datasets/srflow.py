@@ -26,6 +26,8 @@ _INFO = "srflow.json"
 _HEAD = dict(type="ffplug_face.OpenHead")
 _STRIDES = (1, 2)
 """Strides that procedural sets have flow of."""
+_TURNS, _STEP = (1.5, 0.8, 0.6), 0.001
+"""Standard deviations of a procedural head's turn (degrees) and of its move (metres), for each frame of a clip."""
 
 
 def check_strides(stride: int | Sequence[int], most: int | None = None) -> tuple[int, ...]:
@@ -224,7 +226,8 @@ class SRFlowLayout(Layout):
         lengths = _clip_lengths(recipe.frames) if subset else [recipe.frames]
         cameras, start = [], 0
         for clip, length in enumerate(lengths):
-            options = SequenceOptions(frames=(length,), size=recipe.size)
+            turns = tuple(length * turn for turn in _TURNS)
+            options = SequenceOptions((length,), recipe.size, yaw_pitch_roll=turns, translation=length * _STEP)
             scene = head_scene(get_head(_HEAD), recipe.seed, 4 * index + 2 * subset + clip, options)
             cameras += [scene.view(0).matrices()] * length
             for frame in range(length):
