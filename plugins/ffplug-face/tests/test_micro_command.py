@@ -75,7 +75,8 @@ def test_features_and_apex(place):
     assert np.isfinite(stored["features"]).all() and sorted(set(stored["labels"])) == [0, 1, 2]
     found = place / "data" / "found.csv"
     assert ffplug("apex", "micro_grid", "--out", found, *options(place)) == 0
-    config = options(place, **{"train_dataloader.dataset.manifest": "found.csv"})
+    feature = "train_dataloader.dataset.feature"
+    config = options(place, **{"train_dataloader.dataset.manifest": "found.csv", f"{feature}.head": "none"})
     assert ffplug("features", "micro_grid", "--out", place / "g.npz", *config) == 0
 
 

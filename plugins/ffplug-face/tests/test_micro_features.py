@@ -112,7 +112,7 @@ def test_robust_scale_comes_from_training_clips_of_each_set():
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("micro") / "set"
-    return folder, write_example(folder, subjects=3, clips=6, size=96)
+    return folder, write_example(folder, subjects=3, clips=6, size=96, amplitude=(0.4, 1.6))
 
 
 def test_the_drawn_flow_is_exact(tmp_path):
@@ -120,7 +120,7 @@ def test_the_drawn_flow_is_exact(tmp_path):
     import cv2
 
     folder = tmp_path / "set"
-    for clip in write_example(folder, subjects=2, clips=3, noise=0):
+    for clip in write_example(folder, subjects=2, clips=3, noise=0, amplitude=(0.4, 1.6)):
         flow, _ = read_flow(str(folder / "flow" / f"{clip.key}.flo"))
         onset, apex = (read_image(str(folder / path)).astype(np.float32) for path in (clip.onset_path, clip.apex_path))
         y, x = np.mgrid[:96, :96].astype(np.float32)

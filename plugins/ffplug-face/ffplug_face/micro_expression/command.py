@@ -190,7 +190,7 @@ def _score(folder: Path, against: str | None, oracle: bool, resamples: int) -> N
         parts.append(("seeds averaged", result["ensemble"]))
     if oracle:
         parts.append((result["oracle"]["label"], result["oracle"]["scores"]))
-    console = Console(width=None if Console().is_terminal else 160)
+    console = Console(width=None if Console().is_terminal else 200)
     for title, scores in parts:
         header, *rows = table(scores)
         shown = Table(*header, title=title)

@@ -168,7 +168,7 @@ class FlowFeature:
         flow_root: str | None = None,
         flow_size: int | None = 256,
         detector: str | None = None,
-        head: str = "similarity",
+        head: str | None = "similarity",
         size: int = 28,
         channels: Sequence[str] = ("u", "v", "strain"),
         patches: Sequence[Sequence[float]] | None = None,
@@ -177,6 +177,7 @@ class FlowFeature:
     ) -> None:
         if (flow is None) == (flow_root is None):
             raise ConfigError("FlowFeature: give flow (a model) or flow_root (files), one of the two")
+        head = "none" if head is None else head  # --cfg-options makes None of the word
         if head not in HEADS:
             raise ConfigError(
                 f"FlowFeature.head={head!r}: expected one of {', '.join(HEADS)}{did_you_mean(head, HEADS)}"

@@ -43,7 +43,7 @@ def write_example(
     size: int = 96,
     seed: int = 0,
     noise: float = 2.0,
-    amplitude: tuple[float, float] = (0.4, 1.6),
+    amplitude: tuple[float, float] = (0.1, 0.6),
 ) -> list[Clip]:
     """Write a set: ``manifest.csv``, frames and, for each clip, the exact flow from onset to apex.
 
@@ -190,7 +190,7 @@ def _render(
     """The face with its points moved: each pixel looks up where it came from, found by fixed-point iteration."""
     grid = _grid(size)
     source = grid.copy()
-    for _ in range(12):
+    for _ in range(6):
         source = grid - _motion(source, size, spots, part, drift)
     scale = len(face) / size
     # Pixel centres of the small picture in the large one, which is blurred to the small one's resolution.
