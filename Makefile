@@ -28,7 +28,7 @@ demo: install  ## train SAMFlow on Sintel (or a procedural stand-in), and say wh
 	$(VENV)/bin/python tools/train.py configs/samflow_sintel.py --work-dir work_dirs/samflow_sintel
 
 test: install-test  ## all tests of the core and the plugins
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 3 --dist loadfile
 
 docs: install $(VENV)/.installed-docs  ## the documentation's site in build/site, every link and name in it checked
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
