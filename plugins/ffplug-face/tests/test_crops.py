@@ -67,6 +67,9 @@ def test_crops_show_the_face_in_its_place_and_flow_follows():
     before = flow[round(source[1]), round(source[0])]
     expected = crop(source + before) - middle
     np.testing.assert_allclose(warped[52, 48], expected, atol=0.1)
+    # A quarter turn and twice the size: what went right by 1 goes down by 2.
+    quarter = turned(np.pi / 2, 2.0, (40.0, 0.0)).warp_flow(np.tile([1.0, 0.0], (20, 20, 1)), (20, 20))
+    np.testing.assert_allclose(quarter, np.tile([0.0, 2.0], (20, 20, 1)), atol=1e-5)
     picture = scene.image(0).permute(1, 2, 0).numpy()
     assert crop.warp(picture, (96, 80)).shape == (96, 80, 3)
     small = turned(0.0, 0.1, (0.0, 0.0)).warp(np.indices((100, 100)).sum(0) % 2 * 255.0, (10, 10))

@@ -149,6 +149,19 @@ def test_what_a_nearer_thing_covers_is_not_visible():
     assert not visible_in(surfaces[0], faces, states[0], turned, rasterize(turned, faces)).any()
 
 
+def test_a_surface_seen_at_a_grazing_angle_does_not_hide_itself():
+    vertices, faces = plane(4.0)
+    camera = Camera.facing((0, 0, 0), 4.0, 30, 60, 60)
+    now, then = State(vertices, camera), State(vertices + torch.tensor([0.01, 0.013, 0.0]).double(), camera)
+    surface, other = rasterize(now, faces), rasterize(then, faces)
+    step = surface.depth[:, 1:] - surface.depth[:, :-1]
+    within = surface.mask[:, 1:] & surface.mask[:, :-1]
+    assert (step.abs() / 4.0)[within].max() > 0.01  # beside each other pixels differ by more than the tolerance
+    visible = visible_in(surface, faces, now, then, other)
+    target = optical_flow(surface, faces, now, then).round()
+    assert target.abs().max() <= 2 and visible[3:-3, 3:-3][surface.mask[3:-3, 3:-3]].all()
+
+
 def test_edges_are_soft_in_colour_alone():
     head = ProceduralHead(24, 32)
     state = State(head()[0], Camera.facing((0, 0.13, 0.02), 0.9, 25, 64, 64))
@@ -162,6 +175,9 @@ def test_edges_are_soft_in_colour_alone():
     most, least = (torch.nn.functional.max_pool2d(sign * mask[None].float(), 5, 1, 2)[0] for sign in (1, -1))
     near = most != -least
     assert edge.any() and not (edge & ~near).any()
+    ramp = torch.linspace(0, 255, 64).expand(3, 64, 64)
+    behind = shade(head, state, white, Light.even(1.0), ramp, 2)
+    assert (behind - ramp)[:, ~mask & ~near].abs().max() < 0.1  # the background stays as it is
 
 
 def test_light():
@@ -181,6 +197,10 @@ def test_light():
         specular=0.0,
     )
     torch.testing.assert_close(near.shade(albedo, normals, points, eye, gloss)[:, 0], torch.tensor([0.45, 0.05, 0.45]))
+    # Blinn's half vector: from 45° it lies 22.5° off the normal.
+    slant = dataclasses.replace(lamp, directions=torch.tensor([[0.5**0.5, 0, 0.5**0.5]]))
+    expected = 0.05 + 0.4 * 0.5**0.5 + 0.5 * 0.8 * np.cos(np.pi / 8) ** 24
+    assert float(slant.shade(albedo, normals, points, eye, gloss)[0, 0]) == pytest.approx(expected, abs=1e-5)
     harmonics = torch.zeros(9, 3)
     harmonics[0], harmonics[2] = 0.6, 0.3
     sky = Light(torch.zeros(3), none, none, none, none, harmonics=harmonics, specular=0.0, intensity=2.0)
