@@ -187,3 +187,12 @@ def test_any_model_takes_a_step_with_the_losses(name: str):
     moved = [key for key, parameter in model.named_parameters() if not torch.equal(parameter, before[key])]
     assert any(key.startswith("encoder") for key in moved) and any(key.startswith("decoder") for key in moved)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_further_decoder_s_flow_is_held_to_its_own_truth():
+    outputs, targets = case()
+    outputs = {"flows": [targets["flow"]], "head_flows": outputs["flows"], "image1": outputs["image1"]}
+    targets |= {"head_flow": targets["flow"], "head_valid": targets["valid"], "flow": torch.zeros_like(targets["flow"])}
+    terms = FlowDifferenceLoss(1.0, name="head")(outputs, targets)
+    assert list(terms) == ["head_loss_difference"]
+    assert float(terms["head_loss_difference"]) == pytest.approx(GOLDEN["values"]["diff"]["diff"], rel=1e-6)
