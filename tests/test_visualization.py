@@ -178,3 +178,29 @@ def test_video_of_nothing_or_of_a_damaged_picture(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"\x89PNG cut")
     with pytest.raises(DataError, match=r"bad\.png"):
         write_video(tmp_path, tmp_path / "a.mp4")
+
+
+def test_further_flows_of_a_sample_are_drawn_in_the_scale_of_the_main_one(flow):
+    sample = FlowDataSample(metainfo={"sample_id": "face"})
+    shown = torch.from_numpy(flow.transpose(2, 0, 1).copy())
+    sample.gt_flow, sample.pred_flow = shown, shown
+    image = np.zeros((31, 43, 3), np.uint8)
+    visualizer = VISUALIZERS.build(dict(type="ffplug.FlowVisualizer", name="further", tile_width=43))
+    before = visualizer.draw([image, image], sample)
+    sample.set_field(0.25 * shown, "gt_head_flow")
+    sample.set_field(0.5 * shown, "pred_head_flow")
+    drawn = visualizer.draw([image, image], sample)
+    assert drawn.shape[0] > before.shape[0]
+    scale = flow_norm(flow)
+    for share in (0.25, 0.5):
+        picture = cv2.resize(flow_to_image(share * flow, scale), (43, 48), interpolation=cv2.INTER_NEAREST)
+        assert contains(drawn, picture) and not contains(before, picture)
+    without = visualizer.draw([image, image], sample, draw_gt=False)
+    assert not contains(without, cv2.resize(flow_to_image(0.25 * flow, scale), (43, 48), interpolation=0))
+
+
+def contains(canvas, picture):
+    """Whether a picture is a part of the canvas, to the pixel."""
+    found = cv2.matchTemplate(canvas, picture, cv2.TM_SQDIFF)
+    y, x = np.unravel_index(found.argmin(), found.shape)
+    return np.array_equal(canvas[y : y + picture.shape[0], x : x + picture.shape[1]], picture)

@@ -65,6 +65,7 @@ class FlowVisualizer(Visualizer):
             source=sample.source if sample.get("dataset") else "",
             tile_width=self.tile_width,
             arrows=self.arrows,
+            further=_further_flows(sample, draw_gt, draw_pred),
         )
 
     def add_datasample(
@@ -109,6 +110,15 @@ class FlowVisualizer(Visualizer):
             if out_file is None or not isinstance(backend, LocalVisBackend):
                 backend.add_image(name, drawn, step)
         return drawn
+
+
+def _further_flows(sample: FlowDataSample, draw_gt: bool, draw_pred: bool) -> dict[str, tuple[Any, Any]]:
+    """Flows of a sample besides its main one, as a face's head flow, by what they are called: truth and prediction."""
+    kinds = ("gt_", draw_gt), ("pred_", draw_pred)
+    keys = {key.removeprefix(kind) for key in sample.keys() for kind, _ in kinds if key.startswith(kind)}  # noqa: SIM118
+    names = sorted(name for name in keys if name.endswith("_flow"))
+    flows = {name: tuple(sample.get(kind + name) if drawn else None for kind, drawn in kinds) for name in names}
+    return {name.replace("_", " "): pair for name, pair in flows.items() if any(flow is not None for flow in pair)}
 
 
 def save_picture(picture: np.ndarray, path: str | Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,11 @@ def panel(
     tile_width: int = 440,
     columns: int = 3,
     arrows: bool = False,
+    further: Mapping[str, tuple[Any | None, Any | None]] | None = None,
 ) -> np.ndarray:
-    """Lay out frame 1, frame 2, true flow, prediction, error and the legend, each with a caption.
+    """Lay out frame 1, frame 2, true flow, prediction, error, further flows and the legend, each with a caption.
 
-    Both flows are coloured with one scale, that of the true flow where there is one. What is not given is left out.
+    All flows are coloured with one scale, that of the true flow where there is one. What is not given is left out.
 
     Args:
         image1: frame 1, array H×W×3 uint8 RGB or tensor 3×H×W in 0..255; likewise ``image2``.
@@ -94,6 +95,7 @@ def panel(
         tile_width: width of a tile in pixels.
         columns: tiles per row.
         arrows: draw the flow (prediction, or else the truth) as arrows on frame 1.
+        further: other flows by name, each the true one and the predicted one (or None), as ``gt``.
 
     Returns:
         H×W×3 uint8 RGB.
@@ -129,6 +131,10 @@ def panel(
             epe, zero = float(error[mask].mean()), float(np.hypot(*gt[mask].T.astype(np.float64)).mean())
             figures = [f"EPE {epe:.3f} px", f"zero flow {zero:.3f} px"]
             figures += [f"ratio {epe / zero:.3f}"] if zero > 0 else []
+    for name, flows in (further or {}).items():
+        for kind, flow in zip(("true", "predicted"), flows, strict=True):
+            if flow is not None:
+                tiles.append((f"{kind} {name}, same scale", flow_to_image(flow, scale)))
     cells = len(tiles) + (len(tiles) > 1)
     return _lay_out(
         tiles, figures, scale, title, source, tile_width, 2 if cells == 4 and columns == 3 else min(columns, cells)
