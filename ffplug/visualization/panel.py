@@ -80,7 +80,7 @@ def panel(
     arrows: bool = False,
     further: Mapping[str, tuple[Any | None, Any | None]] | None = None,
 ) -> np.ndarray:
-    """Lay out frame 1, frame 2, true flow, prediction, error, further flows and the legend, each with a caption.
+    """Lay out frame 1, frame 2, true flow, prediction, further flows, error and the legend, each with a caption.
 
     All flows are coloured with one scale, that of the true flow where there is one. What is not given is left out.
 
@@ -124,6 +124,10 @@ def panel(
                 flow_to_image(pred, scale),
             )
         )
+    for name, flows in (further or {}).items():
+        for kind, flow in zip(("true", "predicted"), flows, strict=True):
+            if flow is not None:
+                tiles.append((f"{kind} {name}, same scale", flow_to_image(flow, scale)))
     if gt is not None and pred is not None:
         error = np.where(mask, epe_map(pred, gt), np.nan)
         tiles.append(("end-point error", error))
@@ -131,10 +135,6 @@ def panel(
             epe, zero = float(error[mask].mean()), float(np.hypot(*gt[mask].T.astype(np.float64)).mean())
             figures = [f"EPE {epe:.3f} px", f"zero flow {zero:.3f} px"]
             figures += [f"ratio {epe / zero:.3f}"] if zero > 0 else []
-    for name, flows in (further or {}).items():
-        for kind, flow in zip(("true", "predicted"), flows, strict=True):
-            if flow is not None:
-                tiles.append((f"{kind} {name}, same scale", flow_to_image(flow, scale)))
     cells = len(tiles) + (len(tiles) > 1)
     return _lay_out(
         tiles, figures, scale, title, source, tile_width, 2 if cells == 4 and columns == 3 else min(columns, cells)
