@@ -166,11 +166,14 @@ def test_cache_of_flow(example, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["raft_small"])
-def test_flow_of_any_model_by_name(example, name):
+def test_flow_of_any_model_by_name(example, name, tmp_path):
     folder, clips = example
-    assert feature(flow=name, flow_size=128)(clips[0], folder).isfinite().all()
+    with pytest.raises(ConfigError, match="give the model's weights as checkpoint"):
+        feature(flow=name, flow_size=128)(clips[0], folder)
+    trial = feature(flow=name, flow_size=128, random_weights=True, cache=str(tmp_path / "cache"))
+    assert trial(clips[0], folder).isfinite().all() and not (tmp_path / "cache").exists()
     with pytest.raises(ConfigError, match="flow_key='expression_flow': the flow model gives flow"):
-        feature(flow=name, flow_size=128, flow_key="expression_flow")(clips[0], folder)
+        feature(flow=name, flow_size=128, flow_key="expression_flow", random_weights=True)(clips[0], folder)
 
 
 def test_feature_configs_that_are_wrong():

@@ -152,6 +152,7 @@ class FlowFeature:
             (HTNet); None keeps the whole face.
         cache: folder where computed flow is kept, by frames and model; None keeps none.
         device: for the flow model.
+        random_weights: allow a network without a checkpoint, whose flow means nothing; it is not kept in ``cache``.
 
     Raises:
         ConfigError: an argument is wrong.
@@ -174,6 +175,7 @@ class FlowFeature:
         patches: Sequence[Sequence[float]] | None = None,
         cache: str | None = None,
         device: str = "cpu",
+        random_weights: bool = False,
     ) -> None:
         if (flow is None) == (flow_root is None):
             raise ConfigError("FlowFeature: give flow (a model) or flow_root (files), one of the two")
@@ -201,6 +203,7 @@ class FlowFeature:
         self.patches = patches
         self.cache = None if cache is None else Path(cache)
         self.device = device
+        self.random_weights = random_weights
         self._model: nn.Module | None = None
         self._finder: YuNet | None = None
 
@@ -242,7 +245,7 @@ class FlowFeature:
 
     def pair_flow(self, onset: Path, apex: Path) -> np.ndarray:
         """Flow between two frames on disk, from the cache if it is there."""
-        stored = None if self.cache is None else self.cache / f"{self._key(onset, apex)}.npy"
+        stored = None if self.cache is None or self.random_weights else self.cache / f"{self._key(onset, apex)}.npy"
         if stored is not None and stored.is_file():
             return np.load(stored, allow_pickle=False)
         first, second = self._frames(onset, [apex])
@@ -271,10 +274,12 @@ class FlowFeature:
             from ffplug.registry import MODELS
 
             model = MODELS.build(dict(self.flow)) if isinstance(self.flow, Mapping) else build_model(self.flow)
-            if self.checkpoint is not None:
-                load_weights(model, self.checkpoint)
             if not hasattr(model, "predict_flow"):
                 raise ConfigError(f"flow: {type(model).__name__} has no predict_flow: it is no optical-flow model")
+            if self.checkpoint is not None:
+                load_weights(model, self.checkpoint)
+            elif not self.random_weights and any(True for _ in model.parameters()):
+                raise ConfigError("flow: give the model's weights as checkpoint, or random_weights=True for a trial")
             self._model = model.eval().to(self.device)
         return self._model
 
