@@ -718,4 +718,4 @@ def _check_wheel(subject: Subject, case: str, names: Iterable[str]) -> None:
 
 def _is_test(name: str) -> bool:
     file = name.rpartition("/")[2]
-    return name.startswith("tests/") or "/tests/" in name or fnmatch.fnmatch(file, "test_*.py") or file == "conftest.py"
+    return name.startswith("tests/") or fnmatch.fnmatch(file, "test_*.py") or file == "conftest.py"
