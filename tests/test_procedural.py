@@ -428,7 +428,9 @@ def check_items(dataset, count, photometric=True):
 def test_layouts_name_the_readers_that_name_them(name):
     layout = get_layout(name)
     for dataset in {*layout.datasets, *(part.dataset for part in layout.parts)}:
-        assert DATASETS.get(dataset).layout == name
+        # A reader of two layouts, with flow of two definitions, names the one that it takes unless told otherwise.
+        named = DATASETS.get(dataset).layout
+        assert named == name or dataset in get_layout(named).datasets
 
 
 def test_the_command_names_the_layouts_when_there_is_no_such():
