@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -92,8 +91,7 @@ def test_wheels_hold_packages_and_nothing_else(dist):
 @pytest.mark.parametrize("name", PROJECTS)
 def test_an_sdist_builds_the_same_wheel_alone(dist, tmp_path, name):
     stem = f"{name.replace('-', '_')}-{build_all.core_version()}"
-    with tarfile.open(dist / f"{stem}.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(dist / f"{stem}.tar.gz", tmp_path)
     isolation = build_all._isolation(PROJECTS[name])
     run(sys.executable, "-m", "build", *isolation, "--wheel", "--outdir", tmp_path, tmp_path / stem, cwd=tmp_path)
     wheel = f"{stem}-py3-none-any.whl"

@@ -122,6 +122,8 @@ def test_plugin_that_fails_to_import(fresh, tmp_path):
         PluginError, match=r"ffplug-toy4 fails to import: ModuleNotFoundError: .*no_such_module_anywhere"
     ):
         load(found("ffplug_toy4"))
+    others = {plugin.package for plugin in plugins()} - {"ffplug", "ffplug_toy4"}
+    fresh.setenv("FFPLUG_DISABLE", ",".join(others))  # importing each in a process of its own takes long
     for options, message in (
         ([], "nets.py, line 1: imports 'no_such_module_anywhere', which is not installed"),
         (["--check"], "BROKEN: plugin ffplug-toy4 fails to import"),

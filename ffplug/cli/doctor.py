@@ -113,13 +113,14 @@ def _devices() -> dict[str, str]:
 
 
 def _plugins() -> dict[str, str]:
-    from ffplug.cli.list import check_import
+    from ffplug.cli.list import check_imports
     from ffplug.plugin import discover
 
+    failures = check_imports([plugin.package for plugin in discover() if plugin.error is None])
     return {
         f"{plugin.name} {plugin.version}": f"BROKEN: {error}" if error else "ok"
         for plugin in discover()
-        for error in [plugin.error or check_import(plugin.package)]
+        for error in [plugin.error or failures[plugin.package]]
     }
 
 
