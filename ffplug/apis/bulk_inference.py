@@ -18,6 +18,7 @@ from ffplug.apis.inferencer import FlowInferencer, find_model
 from ffplug.apis.pair_list import PairList
 from ffplug.apis.sources import FrameReader, FrameSequence, find_sequences
 from ffplug.apis.video import VideoFrames
+from ffplug.apis.weights import sha256
 from ffplug.bulk import Failure, Work
 from ffplug.bulk.job import JobFolder, differences, one_line, read_record
 from ffplug.compat import atomic_path
@@ -203,7 +204,7 @@ class InferWork(Work):
             **self.pairs.record(),
             "model": name and os.fspath(name),
             "config": _hash(self._model),
-            "weights": _hash_file(self._weights) if self._weights else f"random, seed {self.seed}",
+            "weights": sha256(self._weights) if self._weights else f"random, seed {self.seed}",
             "threads": self.threads,
             "outputs": [output.suffix for output in self.outputs],
             "max_flow": self.max_flow,
@@ -284,11 +285,3 @@ def _model_config(found: str | os.PathLike | Mapping[str, Any]) -> dict[str, Any
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _hash_file(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

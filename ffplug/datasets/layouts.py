@@ -165,16 +165,28 @@ def read_marker(root: str) -> dict | None:
     Raises:
         DataError: the file is not a JSON object.
     """
-    path = join(root, MARKER)
+    return read_json_object(join(root, MARKER), "; write the data set again with `ffplug synth`")
+
+
+def read_json_object(path: str, advice: str = "") -> dict | None:
+    """Return the JSON object in a file, or None where there is no file.
+
+    Args:
+        path: the file, on any back-end.
+        advice: what to do about a broken one, for the message.
+
+    Raises:
+        DataError: the file is not a JSON object.
+    """
     if not fileio.exists(path):
         return None
     try:
-        marker = json.loads(fileio.get_text(path))
+        content = json.loads(fileio.get_text(path))
     except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error}); write the data set again with `ffplug synth`") from None
-    if not isinstance(marker, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(marker).__name__}")
-    return marker
+        raise DataError(f"{path}: not valid JSON ({error}){advice}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content
 
 
 def explain_root(root: str, key: str, missing: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ffplug.apis.weights import sha256
 from ffplug.datasets.formats import atomic_path, read_flow, read_image
 from ffplug.errors import ConfigError, DataError, did_you_mean
 from ffplug_face.crops import YuNet, align
@@ -306,12 +308,21 @@ class FlowFeature:
         digest = hashlib.sha256(
             json.dumps([self.flow, self.flow_key, self.flow_size, self.detector], sort_keys=True).encode()
         )
-        for path in (onset, apex, *([self.checkpoint] if self.checkpoint else [])):
-            try:
-                digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
-            except FileNotFoundError:
-                raise DataError(f"{path}: no such file") from None
+        for path in (onset, apex):
+            digest.update(_digest(path))
+        digest.update(self._checkpoint_digest)
         return digest.hexdigest()[:32]
+
+    @functools.cached_property
+    def _checkpoint_digest(self) -> bytes:
+        return _digest(Path(self.checkpoint)) if self.checkpoint else b""
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return bytes.fromhex(sha256(path))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
 
 
 def motion_curve(frames: Sequence[np.ndarray], feature: FlowFeature) -> np.ndarray:

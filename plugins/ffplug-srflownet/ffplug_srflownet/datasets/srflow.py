@@ -13,7 +13,7 @@ from mmengine import fileio
 from ffplug.datasets import write_flow, write_image
 from ffplug.datasets.base import FlowDataset, Problem, choose
 from ffplug.datasets.formats import atomic_path, write_mask
-from ffplug.datasets.layouts import Layout, Part, join
+from ffplug.datasets.layouts import Layout, Part, join, read_json_object
 from ffplug.errors import ConfigError, DataError
 from ffplug_srflownet.registry import DATASETS, LAYOUTS
 
@@ -99,7 +99,8 @@ class SRFlowDataset(FlowDataset):
             raise ConfigError(f"mask_threshold={mask_threshold}: expected 1..255")
         self.mask_threshold = mask_threshold
         super().__init__(data_root, pipeline, **kwargs)
-        self._metainfo["flow_definition"] = _read_json(join(self.data_root, _INFO)).get("flow_definition", "unknown")
+        info = read_json_object(join(self.data_root, _INFO)) or {}
+        self._metainfo["flow_definition"] = info.get("flow_definition", "unknown")
 
     @property
     def name(self) -> str:  # noqa: D102 (see the base class)
@@ -169,7 +170,7 @@ class SRFlowDataset(FlowDataset):
         whole = join(self.data_root, path)
         if not fileio.exists(whole):
             return dict.fromkeys(frames, 0)
-        clips = _read_json(whole).get("clips")
+        clips = read_json_object(whole).get("clips")
         good = isinstance(clips, list) and all(
             isinstance(clip, list) and len(clip) == 2 and all(type(end) is int for end in clip) and clip[0] <= clip[1]
             for clip in clips
@@ -178,19 +179,6 @@ class SRFlowDataset(FlowDataset):
             problems.append(Problem(path, 'expected {"clips": [[first, last], ...]} with numbers of frames', subject))
             return {}
         return {frame: k for k, (first, last) in enumerate(clips) for frame in frames if first <= frame <= last}
-
-
-def _read_json(path: str) -> dict[str, Any]:
-    """A JSON object, empty where there is no file."""
-    if not fileio.exists(path):
-        return {}
-    try:
-        content = json.loads(fileio.get_text(path))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
 
 
 @LAYOUTS.register_module(name="srflow")
