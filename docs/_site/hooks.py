@@ -1,14 +1,34 @@
-"""What MkDocs runs while it builds the site: the tables of plugins, from their manifests."""
+"""What MkDocs runs while it builds the site: the tables of plugins, from their manifests, and the list of claims."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 MARKER = "<!-- plugins -->"
+
+
+CLAIMS = "claims/index.md"
+
+
+def on_config(config: Any) -> None:
+    """List the pages that ``benchmarks/claims.py --publish`` wrote after the page that explains them."""
+    pages = sorted(path.name for path in (ROOT / "docs" / "claims").glob("*.md") if path.name != "index.md")
+    section = next(section for section in _sections(config["nav"]) if CLAIMS in section)
+    section.extend(f"claims/{name}" for name in pages)
+
+
+def _sections(entries: list) -> Iterator[list]:
+    """The navigation's lists, inner ones too."""
+    yield entries
+    for entry in entries:
+        for inner in entry.values() if isinstance(entry, dict) else ():
+            if isinstance(inner, list):
+                yield from _sections(inner)
 
 
 def on_page_markdown(markdown: str, **kwargs: object) -> str:
