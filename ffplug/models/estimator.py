@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -20,8 +22,10 @@ from ffplug.models.parts import (
     DecoderState,
     Encoded,
     FrameEncoder,
+    Lookup,
     Policy,
     Prior,
+    Start,
     Update,
     Upsampler,
     VideoMemory,
@@ -57,38 +61,41 @@ class RecurrentDecoder(nn.Module):
         self.prior = prior
         self.policy = policy
 
+    def start(self, encoded: Encoded, lookup: Lookup, flow_init: Tensor | None) -> Start:
+        """What to begin with: what the prior gives, else ``flow_init`` (N×2×h×w, grid cells) or zero flow."""
+        if self.prior is not None:
+            return self.prior(encoded, lookup, flow_init)
+        count, _, height, width = encoded.context.shape
+        zero = encoded.image1.new_zeros(count, 2, height, width)
+        return Start(zero if flow_init is None else flow_init.to(zero), encoded.context)
+
     def forward(
         self,
         encoded: Encoded,
         cost_part: Cost,
         cost: Any,
+        start: Start,
         prepared: tuple[Tensor, Any],
         iterations: int,
-        flow_init: Tensor | None,
         every: bool,
-    ) -> tuple[list[Tensor], list[DecoderState]]:
+    ) -> dict[str, Any]:
         """Run the loop.
 
         Args:
             encoded: what the encoders gave.
             cost_part: the cost part.
             cost: what it prepared for these pairs.
-            prepared: hidden state and constant part, as the update block prepared them from the context.
+            start: what :meth:`start` gave.
+            prepared: hidden state and constant part, as the update block prepared them from its context.
             iterations: number of iterations, at least 1.
-            flow_init: first low-resolution flow N×2×h×w, or None for the prior's.
             every: upsample after every iteration (training), not after the last alone.
 
         Returns:
-            Flows N×2×H×W in pixels, of every iteration or of the last, and the states after the same iterations.
+            ``flows``, N×2×H×W in pixels, of every iteration or of the last; ``states`` after the same iterations; with
+            ``every``, ``<branch>_flows`` of the policy's branches; without it, ``report``, what the policy reports.
         """
         hidden, constant = prepared
-        count, _, height, width = encoded.context.shape
-        flow = encoded.image1.new_zeros(count, 2, height, width)
-        state = DecoderState(hidden, flow, constant, cost)
-        if flow_init is not None:
-            state = dataclasses.replace(state, flow=flow_init.to(flow))
-        elif self.prior is not None:
-            state = self.prior(encoded, state)
+        state = DecoderState(hidden, start.flow, constant, cost, dict(start.memory))
         if self.policy is not None:
             state = self.policy.begin(encoded, state, iterations)
 
@@ -100,17 +107,22 @@ class RecurrentDecoder(nn.Module):
 
         if self.checkpointing and torch.is_grad_enabled():
             run, step = step, lambda before: checkpoint(run, before, use_reentrant=False)
-        flows, states = [], []
+        flows: list[Tensor] = []
+        states: list[DecoderState] = []
+        branches: dict[str, list[Tensor]] = {}
         for index in range(iterations):
             state = step(state) if self.policy is None else self.policy.run(step, state, index, iterations)
             if every:
                 flows.append(self.upsampler(state.hidden, state.flow))
                 states.append(state)
+                for name, branch in self.policy.branches(state).items() if self.policy is not None else ():
+                    branches.setdefault(f"{name}_flows", []).append(self.upsampler(*branch))
             elif self.policy is not None and self.policy.finished(state):
                 break
-        if not every:
-            flows, states = [self.upsampler(state.hidden, state.flow)], [state]
-        return flows, states
+        if every:
+            return {"flows": flows, "states": states, **branches}
+        report = self.policy.report(state) if self.policy is not None else {}
+        return {"flows": [self.upsampler(state.hidden, state.flow)], "states": [state], "report": report}
 
 
 @MODELS.register_module()
@@ -221,11 +233,41 @@ class RecurrentFlowEstimator(BaseModel):
                 f"{where}update.hidden_channels",
                 update.hidden_channels,
             )
+            if decoder.prior is not None:
+                prior = decoder.prior
+                _agree(
+                    f"{where}prior.feature_channels",
+                    prior.feature_channels,
+                    "encoder.out_channels",
+                    encoder.out_channels,
+                )
+                _agree(
+                    f"{where}prior.context_channels",
+                    prior.context_channels,
+                    "context_encoder.out_channels",
+                    context.out_channels,
+                )
+                _agree(f"{where}prior.cost_channels", prior.cost_channels, "cost.out_channels", cost.out_channels)
+            if decoder.policy is not None:
+                _agree(
+                    f"{where}policy.hidden_channels",
+                    decoder.policy.hidden_channels,
+                    f"{where}update.hidden_channels",
+                    update.hidden_channels,
+                )
         for name, pair in self.differences.items():
             unknown = [part for part in pair if part and part not in self.decoders]
             if len(pair) != 2 or unknown or name in self.decoders:
                 known = ", ".join(map(repr, ("", *self.decoders)))
                 raise ConfigError(f"model: differences.{name}={pair}: expected a new name and two of {known}")
+
+    def _priors(self) -> list[Prior]:
+        return [d.prior for d in (self.decoder, *self.decoders.values()) if d.prior is not None]
+
+    def open_video(self, path: str) -> Any | None:
+        """The reader of a video that gives what a prior needs beside the frames, or None if frames are enough."""
+        readers = (prior.open_video(path) for prior in self._priors())
+        return next((reader for reader in readers if reader is not None), None)
 
     def _frozen_modules(self) -> list[nn.Module]:
         modules = dict(self.named_modules())
@@ -267,6 +309,10 @@ class RecurrentFlowEstimator(BaseModel):
                 first, second = (sample.get(f"gt_{_key(part, 'flow')}") for part in pair)
                 sample.set_field(first - second, f"gt_{name}_flow")
                 sample.set_field(torch.ones(height, width), f"gt_{name}_valid")
+        for prior in self._priors():
+            for sample in samples:
+                for name, value in prior.example_inputs(height, width, generator).items():
+                    sample.set_field(value, f"input_{name}")
         for sample in samples:
             sample.gt_foreground = (torch.arange(width) >= width // 2).repeat(height, 1)
         inputs = [torch.randint(0, 256, (2, 3, height, width), generator=generator, dtype=torch.uint8) for _ in samples]
@@ -322,22 +368,26 @@ class RecurrentFlowEstimator(BaseModel):
             video: what is kept from the video's last pair, or None.
 
         Returns:
-            ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, ``NAME_flows`` and ``NAME_states`` of each
-            further decoder, and ``NAME_flows`` of each difference.
+            ``flows`` (list of N×2×H×W, pixels), ``states``, ``encoded``, the other outputs of
+            :class:`RecurrentDecoder`, the same of each further decoder as ``NAME_flows`` and so on, and ``NAME_flows``
+            of each difference.
         """
         with fixed_weights():
             encoded = self.encode(image1, image2, inputs, video)
             cost = self.cost(encoded)
             outputs: dict[str, Any] = {"encoded": encoded}
-            main = self.decoder.update.prepare(encoded.context)
-            prepared = {"": main}
-            for name, decoder in self.decoders.items():
-                prepared[name] = decoder.update.prepare_beside(encoded.context, main[1])
-            for name, start in prepared.items():
-                decoder = self.decoders[name] if name else self.decoder
+            lookup = functools.partial(self.cost.lookup, cost)
+            main: Any = None
+            for name, decoder in (("", self.decoder), *self.decoders.items()):
                 init = flow_init.get(name) if isinstance(flow_init, Mapping) else flow_init
-                flows, states = decoder(encoded, self.cost, cost, start, iterations, init, every)
-                outputs[_key(name, "flows")], outputs[_key(name, "states")] = flows, states
+                start = decoder.start(encoded, lookup, init)
+                if not name:
+                    prepared = decoder.update.prepare(start.context)
+                    main = prepared[1]
+                else:
+                    prepared = decoder.update.prepare_beside(start.context, main)
+                found = decoder(encoded, self.cost, cost, start, prepared, iterations, every)
+                outputs.update({_key(name, what): value for what, value in found.items()})
             for name, (first, second) in self.differences.items():
                 pairs = zip(outputs[_key(first, "flows")], outputs[_key(second, "flows")], strict=True)
                 outputs[_key(name, "flows")] = [a - b for a, b in pairs]
@@ -358,11 +408,12 @@ class RecurrentFlowEstimator(BaseModel):
         if mode == "tensor":
             return self.run(image1, image2, self.iterations, every=True)
         if mode == "loss":
-            outputs = self.run(image1, image2, self.iterations, every=True, inputs=_stack_inputs(data_samples))
             padding = data_samples[0].get("padding", (0, 0, 0, 0))
+            inputs = _pad_inputs(_stack_inputs(data_samples), unpad(image1, padding), padding)
+            outputs = self.run(image1, image2, self.iterations, every=True, inputs=inputs)
             for name in [name for name in outputs if name.endswith("flows")]:
                 outputs[name] = [unpad(flow, padding) for flow in outputs[name]]
-            outputs |= {"image1": unpad(image1, padding), "image2": unpad(image2, padding)}
+            outputs |= {"image1": unpad(image1, padding), "image2": unpad(image2, padding), "padding": padding}
             targets = _stack_targets(data_samples)
             terms: dict[str, Tensor] = {}
             for loss in self.losses:
@@ -376,10 +427,11 @@ class RecurrentFlowEstimator(BaseModel):
         padding = samples[0].get("padding", (0, 0, 0, 0))
         if self.tile is not None:
             # Tiles bring their own padding, so they start from the frames as they were.
-            result = self.predict_flow(unpad(image1, padding), unpad(image2, padding))
+            result = self.predict_flow(unpad(image1, padding), unpad(image2, padding), inputs=_stack_inputs(samples))
         else:
-            result = self._result(self.run(image1, image2, self.test_iterations, inputs=_stack_inputs(samples)))
-            result = {name: flow if "_low" in name else unpad(flow, padding) for name, flow in result.items()}
+            inputs = _pad_inputs(_stack_inputs(samples), unpad(image1, padding), padding)
+            result = self._result(self.run(image1, image2, self.test_iterations, inputs=inputs))
+            result = _unpad_flows(result, padding)
         for index, sample in enumerate(samples):
             for name, flow in result.items():
                 sample.set_field(flow[index], f"pred_{name}")
@@ -394,6 +446,7 @@ class RecurrentFlowEstimator(BaseModel):
                 result[f"{name}flow"] = flows[-1]
                 if f"{name}states" in outputs:
                     result[f"{name}flow_low"] = outputs[f"{name}states"][-1].flow
+                    result |= {f"{name}{key}": value for key, value in outputs[f"{name}report"].items()}
         return result
 
     @torch.no_grad()
@@ -415,7 +468,7 @@ class RecurrentFlowEstimator(BaseModel):
             flow_init: first low-resolution flow N×2×h×w in grid cells of the padded frame (as ``flow_low`` of the
                 previous pair, see :func:`ffplug.ops.forward_warp_flow`), for all decoders or by their names (``""`` is
                 the main one's), or None.
-            inputs: further inputs by name, for methods that take them.
+            inputs: further inputs by name, for methods that take them; on the frames' grid N×...×H×W.
             video: the same object for successive pairs of a video, whose frame 1 is the last pair's frame 2: its
                 features are computed once. Weights must stay as they are meanwhile. Tiles do without it.
 
@@ -436,7 +489,7 @@ class RecurrentFlowEstimator(BaseModel):
         self.eval()
         try:
             if self.tile is not None:
-                return self.tile(self._predict_whole, image1.float(), image2.float(), iterations, flow_init)
+                return self.tile(self._predict_whole, image1.float(), image2.float(), iterations, flow_init, inputs)
             return self._predict_whole(image1.float(), image2.float(), iterations, flow_init, inputs, video)
         finally:
             self.train(was_training)
@@ -460,11 +513,11 @@ class RecurrentFlowEstimator(BaseModel):
             )
         mode, minimum = getattr(preprocessor, "pad_mode", "sintel"), getattr(preprocessor, "minimum", 0)
         padding = padding_for(height, width, self.size_multiple, mode, minimum)
+        inputs = _pad_inputs(inputs or {}, image1, padding)
         outputs = self.run(
             pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs, video=video
         )
-        result = self._result(outputs)
-        return {name: flow if name.endswith("_low") else unpad(flow, padding) for name, flow in result.items()}
+        return _unpad_flows(self._result(outputs), padding)
 
 
 def _build(config: dict | nn.Module | None) -> Any:
@@ -479,6 +532,11 @@ def _build_decoder(
     policy: dict | Policy | None = None,
 ) -> RecurrentDecoder:
     return RecurrentDecoder(_build(update), _build(upsampler), _build(prior), _build(policy), checkpointing)
+
+
+def _unpad_flows(result: dict[str, Tensor], padding: tuple[int, int, int, int]) -> dict[str, Tensor]:
+    """Take the padding off the flows in pixels; flows in cells and a policy's report are kept as they are."""
+    return {name: unpad(value, padding) if name.endswith("flow") else value for name, value in result.items()}
 
 
 def _key(name: str, what: str) -> str:
@@ -507,4 +565,12 @@ def _stack_inputs(samples: Sequence[FlowDataSample]) -> dict[str, Tensor]:
         key.removeprefix("input_"): torch.stack([sample.get(key) for sample in samples])
         for key in sorted(shared)
         if key.startswith("input_")
+    }
+
+
+def _pad_inputs(inputs: Mapping[str, Any], frame: Tensor, padding: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Pad with zeros what lies on the grid of the frame, which has no padding yet."""
+    return {
+        name: F.pad(value, padding) if isinstance(value, Tensor) and value.shape[-2:] == frame.shape[-2:] else value
+        for name, value in inputs.items()
     }

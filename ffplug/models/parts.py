@@ -42,7 +42,8 @@ class Encoded:
         feature1: matching features of frame 1, N×C×h×w.
         feature2: matching features of frame 2.
         context: features of frame 1 for cost, update and heads, N×C'×h×w, before any activation.
-        inputs: further inputs of the sample by name (motion vectors, masks ...), for priors and plugins.
+        inputs: further inputs of the sample by name (motion vectors, masks ...), for priors and plugins. Those on the
+            frames' grid are padded as the frames are, with zeros.
     """
 
     image1: Tensor
@@ -71,8 +72,10 @@ class DecoderState:
     cost: Any
     memory: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def select(self, index: Tensor) -> DecoderState:
-        """Return the state of the samples ``index`` (1-D, int64) alone."""
+    def select(self, index: Tensor | slice) -> DecoderState:
+        """Return the state of some samples alone: copies for an index (1-D, int64), views for a slice."""
+        if isinstance(index, slice):
+            return map_tensors(self, lambda tensor: tensor[index])
         return map_tensors(self, lambda tensor: tensor.index_select(0, index))
 
 
@@ -180,16 +183,63 @@ class Upsampler(BaseModule):
         raise NotImplementedError
 
 
-class Prior(BaseModule):
-    """Where the first low-resolution flow comes from, when the caller gives none."""
+Lookup = Callable[[Tensor], Tensor]
+"""The cost part's look-up in this pair's cost: low-resolution flow N×2×h×w -> N×out_channels×h×w."""
 
-    def forward(self, encoded: Encoded, state: DecoderState) -> DecoderState:
-        """Return the state to start from; it may set ``flow`` and anything in ``memory``."""
+
+@dataclasses.dataclass
+class Start:
+    """What a pair begins with.
+
+    Attributes:
+        flow: first low-resolution flow, N×2×h×w, in grid cells.
+        context: what the update block prepares from, N×C'×h×w: ``Encoded.context``, or that and what a prior adds.
+        memory: first content of :attr:`DecoderState.memory`. A prior that can tell how far it is to be trusted leaves
+            ``credibility`` there, N×1×h×w in 0..1, and 0 where it knows nothing; a policy may read it.
+    """
+
+    flow: Tensor
+    context: Tensor
+    memory: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Prior(BaseModule):
+    """Where the first low-resolution flow comes from.
+
+    Attributes:
+        feature_channels: C that the matching features must have, or None for any.
+        context_channels: C that the context must have, or None for any.
+        cost_channels: C that the cost's look-up must have, or None for any.
+    """
+
+    feature_channels: int | None = None
+    context_channels: int | None = None
+    cost_channels: int | None = None
+
+    def forward(self, encoded: Encoded, lookup: Lookup, flow_init: Tensor | None) -> Start:
+        """What to begin with; ``flow_init`` is the low-resolution flow that the caller gave (a warm start), or None."""
         raise NotImplementedError
+
+    def open_video(self, path: str) -> Any | None:
+        """The reader of a video that gives this prior's inputs too, or None if pictures are all that it needs.
+
+        It yields :class:`~ffplug.apis.video.VideoFrame`.
+        """
+        return None
+
+    def example_inputs(self, height: int, width: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """What of :attr:`Encoded.inputs` it reads, by name, for one random sample of H×W pixels: for checks."""
+        return {}
 
 
 class Policy(BaseModule):
-    """Decides which samples run which iteration."""
+    """Decides which samples run which iteration.
+
+    Attributes:
+        hidden_channels: C that the hidden state must have, or None for any.
+    """
+
+    hidden_channels: int | None = None
 
     def begin(self, encoded: Encoded, state: DecoderState, iterations: int) -> DecoderState:
         """Called once before the first iteration; put what the policy remembers into ``state.memory``."""
@@ -203,6 +253,17 @@ class Policy(BaseModule):
         """Whether no sample needs another iteration, so that the loop may end early."""
         return False
 
+    def branches(self, state: DecoderState) -> dict[str, tuple[Tensor, Tensor]]:
+        """Further hidden states and low-resolution flows by name, to be upsampled where every iteration's flow is.
+
+        The estimator's outputs give them as ``<name>_flows``, for losses that compare.
+        """
+        return {}
+
+    def report(self, state: DecoderState) -> dict[str, Tensor]:
+        """What was decided, by name, the samples first (``steps``, N); predictions have it beside the flow."""
+        return {}
+
 
 class FlowLoss(torch.nn.Module, ABC):
     """One term of the training loss."""
@@ -213,8 +274,8 @@ class FlowLoss(torch.nn.Module, ABC):
 
         Args:
             outputs: what the estimator gives in training: ``flows``, the list of N×2×H×W predictions of the
-                iterations, ``image1`` and ``image2``, the frames N×3×H×W in 0..255, all without padding; ``states``,
-                the :class:`DecoderState` after each iteration, ``encoded``, and, for each further decoder,
-                ``<name>_flows`` and ``<name>_states``.
+                iterations, ``image1`` and ``image2``, the frames N×3×H×W in 0..255, all without padding; ``padding``,
+                what was taken off them (left, right, top, bottom; pixels); ``states``, the :class:`DecoderState` after
+                each iteration, ``encoded``, and, for each further decoder, ``<name>_flows`` and ``<name>_states``.
             targets: ``flow`` N×2×H×W in pixels, ``valid`` N×H×W in {0, 1} and any further ground truth of the samples.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -95,6 +95,7 @@ class TiledFlowInference:
         image2: Tensor,
         iterations: int | None = None,
         flow_init: Tensor | dict[str, Tensor] | None = None,
+        inputs: Mapping[str, Any] | None = None,
     ) -> dict[str, Tensor]:
         """Predict the flow of whole frames.
 
@@ -105,6 +106,8 @@ class TiledFlowInference:
             iterations: passed on to ``predict``.
             flow_init: low-resolution flow to start from, N×2×ceil(H/stride)×ceil(W/stride), in grid cells, as the
                 ``flow_low`` of an earlier call; or several by the names of the network's decoders.
+            inputs: further inputs by name, or None; those on the frames' grid are cut into tiles too, with zeros for
+                padding.
 
         Returns:
             ``flow``, N×2×H×W in pixels, and ``flow_low``, its mean over each cell of the working grid in grid cells,
@@ -112,6 +115,12 @@ class TiledFlowInference:
         """
         height, width = image1.shape[-2:]
         bottom, right = max(0, self.size[0] - height), max(0, self.size[1] - width)
+        dense, rest = {}, {}
+        for name, value in (inputs or {}).items():
+            if isinstance(value, Tensor) and value.shape[-2:] == (height, width):
+                dense[name] = F.pad(value, (0, right, 0, bottom))
+            else:
+                rest[name] = value
         if bottom or right:
             image1, image2 = self._pad(image1, bottom, right), self._pad(image2, bottom, right)
         padded = (height + bottom, width + right)
@@ -126,7 +135,9 @@ class TiledFlowInference:
             windows = [(slice(y, y + self.size[0]), slice(x, x + self.size[1])) for y, x in corners]
             tiles = [torch.cat([image[..., y, x] for y, x in windows]) for image in (image1, image2)]
             init = map_tensors(start, functools.partial(self._cut, windows))
-            predicted = predict(*tiles, iterations=iterations, flow_init=init)
+            more = {name: torch.cat([value[..., y, x] for y, x in windows]) for name, value in dense.items()}
+            options = {"inputs": {**rest, **more}} if inputs else {}
+            predicted = predict(*tiles, iterations=iterations, flow_init=init, **options)
             for name in (name for name in predicted if name.endswith("flow")):
                 blank = image1.new_zeros(len(image1), 2, *padded, dtype=torch.float32)
                 flow, parts = flows.setdefault(name, blank), predicted[name].float().split(len(image1))
