@@ -22,6 +22,10 @@ class DataError(FFPlugError):
     """A data file or folder is missing, damaged or not what was asked for."""
 
 
+class DamagedFrameError(DataError):
+    """A frame of a video is damaged, and the frames after it can be read all the same."""
+
+
 class CheckpointError(FFPlugError):
     """A checkpoint is unreadable, unsafe or of another model."""
 

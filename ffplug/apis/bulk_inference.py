@@ -45,8 +45,8 @@ class Source(Protocol):
     def record(self) -> dict[str, Any]:
         """What the pairs are."""
 
-    def sequences(self, unit: int) -> Iterable[FrameSequence]:
-        """The frames of a unit."""
+    def sequences(self, unit: int, opened: Callable[[FrameSequence], FrameSequence]) -> Iterable[FrameSequence]:
+        """The frames of a unit; ``opened`` opens a video as the model wants it."""
 
 
 class ListSource:
@@ -75,7 +75,9 @@ class ListSource:
         pairs = self.pairs
         return {"inputs": [self.given], "pairs": pairs.count, "content": pairs.sha256, "chunk": pairs.chunk}
 
-    def sequences(self, unit: int) -> Iterable[FrameSequence]:  # noqa: D102
+    def sequences(  # noqa: D102
+        self, unit: int, opened: Callable[[FrameSequence], FrameSequence]
+    ) -> Iterable[FrameSequence]:
         for image1, image2, name in self.pairs.read(unit):
             yield FrameSequence("", [image1, image2], 2, (name, name))
 
@@ -119,9 +121,11 @@ class SequenceSource:
         pairs = sum(map(self.size, range(len(self))))
         return {"inputs": self.given, "pairs": pairs, "content": _hash(names), "chunk": self.chunk}
 
-    def sequences(self, unit: int) -> Iterable[FrameSequence]:  # noqa: D102
+    def sequences(  # noqa: D102
+        self, unit: int, opened: Callable[[FrameSequence], FrameSequence]
+    ) -> Iterable[FrameSequence]:
         index, start, stop = self._units[unit]
-        sequence = self._sequences[index]
+        sequence = opened(self._sequences[index])
         if start == 0 and (unit + 1 == len(self) or self._units[unit + 1][0] != index):
             return [sequence]
         if self._reader is None or self._reader[0] != index:
@@ -242,7 +246,7 @@ class InferWork(Work):
             def fail(name: str, error: DataError) -> None:
                 failures.append(Failure(name, one_line(error)))
 
-            for result in inferencer.run(self.pairs.sequences(unit), fail):
+            for result in inferencer.run(self.pairs.sequences(unit, inferencer.opened), fail):
                 for output, folder in zip(self.outputs, folders, strict=True):
                     path = folder / f"{result.name}{output.suffix}"
                     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,8 +6,10 @@ import contextlib
 import inspect
 import logging
 import os
+import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from ffplug.apis.run_folder import resolve_run
 from ffplug.apis.sources import Frame, FramePair, FrameSequence, OnError, find_sequences
+from ffplug.apis.video import VideoFrames
 from ffplug.datasets.formats import write_flow, write_image
 from ffplug.errors import CheckpointError, ConfigError, DataError, FFPlugError, did_you_mean
 from ffplug.models.cost import available_memory
@@ -122,6 +125,10 @@ class FlowInferencer:
         compile: run the network through ``torch.compile``, once for each size of frames: a minute or two at first, less
             time for each pair; on a GPU with CUDA graphs. A string names another backend than torch's default.
 
+    Attributes:
+        seconds: where the time went so far: ``frames`` (reading) and ``network``; and the parts of reading that a
+            video's reader tells.
+
     Raises:
         CheckpointError: no weights, or weights that do not fit.
         ConfigError: an argument is wrong.
@@ -153,6 +160,7 @@ class FlowInferencer:
         self.iterations = iterations
         self.warm_start = warm_start
         self.batch_size = batch_size
+        self.seconds: Counter[str] = Counter(frames=0.0, network=0.0)
         self.model = self._build(model, checkpoint, source, random_weights).to(self.device).eval()
         self._set_tile(tile)
         self._compiled = bool(compile)
@@ -244,18 +252,21 @@ class FlowInferencer:
             DataError: as told, without ``on_error``; what came before has been yielded by then.
         """
         batch: list[FramePair] = []
-        for sequence in sequences:
+        for sequence in map(self.opened, sequences):
             pairs = sequence.pairs(on_error)
             low: Tensor | dict[str, Tensor] | None = None
             video: VideoMemory | None = None
             following = -1
             while True:
+                begun = time.perf_counter()
                 try:
                     pair = next(pairs, None)
                 except FFPlugError:
                     yield from self._run(batch)[0]
                     raise
+                self.seconds["frames"] += time.perf_counter() - begun
                 if pair is None:
+                    self.seconds.update(getattr(sequence.frames, "seconds", {}))
                     break
                 if pair.index != following:
                     low = None
@@ -287,6 +298,13 @@ class FlowInferencer:
                 on_error(pair.name, error)
             return [], None
 
+    def opened(self, sequence: FrameSequence) -> FrameSequence:
+        """The sequence, its video (if it is one) opened as the model wants it: with motion vectors, say."""
+        if type(sequence.frames) is not VideoFrames or not hasattr(self.model, "open_video"):
+            return sequence
+        reader = self.model.open_video(os.fspath(sequence.frames.path))
+        return sequence if reader is None else replace(sequence, frames=reader)
+
     def predict(self, image1: Frame, image2: Frame) -> FlowResult:
         """Return the flow of one pair of frames (paths, arrays or tensors)."""
         return next(iter(self([image1, image2])))
@@ -309,8 +327,11 @@ class FlowInferencer:
         """Results of a batch of pairs of one size, and the low-resolution flows of all decoders for a warm start."""
         if not pairs:
             return [], None
+        begun = time.perf_counter()
         frames = (self._stack([getattr(pair, key) for pair in pairs]) for key in ("image1", "image2"))
-        outputs = self._predict(*frames, start, video)
+        names = set.intersection(*(set(pair.inputs) for pair in pairs))
+        inputs = {name: self._to_device([pair.inputs[name] for pair in pairs]) for name in sorted(names)}
+        outputs = self._predict(*frames, start, video, inputs)
         low = outputs.get("flow_low")
         others = [name for name in outputs if name.endswith("_flow_low")]
         if others:
@@ -322,6 +343,7 @@ class FlowInferencer:
         every = {
             name: flow.float().movedim(1, -1).cpu().numpy() for name, flow in outputs.items() if name.endswith("flow")
         }
+        self.seconds["network"] += time.perf_counter() - begun
         flows = every.pop("flow")
         for pair, flow in zip(pairs, flows, strict=True):
             if not np.isfinite(flow).all():
@@ -341,8 +363,11 @@ class FlowInferencer:
         ]
         return results, low
 
+    def _to_device(self, arrays: list[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.stack(arrays)).to(self.device)
+
     def _stack(self, images: list[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.stack(images)).to(self.device).movedim(-1, 1).float().contiguous()
+        return self._to_device(images).movedim(-1, 1).float().contiguous()
 
     @torch.inference_mode()
     def _predict(
@@ -351,8 +376,11 @@ class FlowInferencer:
         image2: Tensor,
         start: Tensor | dict[str, Tensor] | None,
         video: VideoMemory | None,
+        inputs: dict[str, Tensor],
     ) -> dict[str, Tensor]:
         options: dict[str, Any] = {"iterations": self.iterations, "flow_init": start}
+        if inputs:
+            options["inputs"] = inputs
         if video is not None:
             options["video"] = video
         half = self.dtype != torch.float32

@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffplug.apis.video import VIDEO_SUFFIXES, VideoFrames
+from ffplug.apis.video import VIDEO_SUFFIXES, VideoFrame, VideoFrames
 from ffplug.datasets.formats import IMAGE_SUFFIXES, read_image
-from ffplug.errors import DataError
+from ffplug.errors import DamagedFrameError, DataError
 
 PathLike: TypeAlias = str | os.PathLike
-Frame: TypeAlias = PathLike | np.ndarray | Tensor
+Frame: TypeAlias = PathLike | np.ndarray | Tensor | VideoFrame
 OnError: TypeAlias = Callable[[str, DataError], None]
 """Is told the name of a pair that is lost, and why."""
 
@@ -35,6 +35,7 @@ class FramePair:
         sequence: name of the sequence that it belongs to.
         index: position in that sequence, from 0.
         paths: the files of the frames, None for frames that came from memory or a video.
+        inputs: further inputs of the pair by name, see :class:`~ffplug.apis.video.VideoFrame`.
     """
 
     image1: np.ndarray
@@ -43,6 +44,7 @@ class FramePair:
     sequence: str
     index: int
     paths: tuple[str | None, str | None]
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class FrameSequence:
                     lose(index - 1, error)
                 else:
                     name = self.pair_name(index - 1)
-                    yield FramePair(previous[0], image, name, self.name, self.first + index - 1, (previous[1], path))
+                    place, inputs = self.first + index - 1, frame.inputs if isinstance(frame, VideoFrame) else {}
+                    yield FramePair(previous[0], image, name, self.name, place, (previous[1], path), inputs)
             previous = (image, path)
         if index < 1 and self.whole:
             where = self.name or (previous[1] if previous and previous[1] else "the input")
@@ -195,6 +198,10 @@ def to_image(frame: Frame, name: str = "the frame") -> np.ndarray:
     if isinstance(frame, str | os.PathLike):
         _check_picture(Path(frame))
         return read_image(frame)
+    if isinstance(frame, VideoFrame):
+        if frame.problem:
+            raise DamagedFrameError(frame.problem)
+        return frame.image
     if isinstance(frame, Tensor):
         tensor = frame.detach()
         if tensor.ndim == 4 and len(tensor) == 1:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,22 @@ VIDEO_SUFFIXES = frozenset(
         *("mpeg", "mpg", "mts", "ogv", "ts", "webm", "wmv", "y4m"),
     )
 )
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a video with what its file tells beside the picture.
+
+    Attributes:
+        image: H×W×3 uint8 RGB.
+        inputs: further inputs of the pair that the frame before and this one make, by name; arrays C×H×W or H×W on the
+            grid of the frame before. See :class:`ffplug.models.parts.Prior`.
+        problem: what is wrong with the frame, which is lost then, or None.
+    """
+
+    image: np.ndarray
+    inputs: Mapping[str, np.ndarray] = field(default_factory=dict)
+    problem: str | None = None
 
 
 class VideoFrames:

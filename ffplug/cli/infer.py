@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,7 @@ def command(
         raise ConfigError("expected either INPUTS (pictures, folders, globs, videos) or --pairs FILE")
     options["tile"] = parse_tile(options["tile"])
     if not (pairs or shard or workers or engine == "ray" or ray_address):
-        infer_here(inputs, out, show, video, **options)
-        return 0
+        return infer_here(inputs, out, show, video, **options)
     if video:
         raise ConfigError("--video needs all frames in order: leave --pairs, --shard, --workers and --engine away")
     run = {"engine": engine, "workers": workers, "ray_address": ray_address, "retries": retries, "fail_fast": fail_fast}
@@ -130,15 +129,15 @@ def infer_here(
     seed: int,
     threads: int | None,
     **options: Any,
-) -> None:
-    """Go through the inputs in order in this process."""
+) -> int:
+    """Go through the inputs in order in this process; returns the exit status, 1 if frames of a video were lost."""
     import torch
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from ffplug.apis.inferencer import FlowInferencer
     from ffplug.apis.sources import count_pairs, find_sequences
-    from ffplug.errors import ConfigError
+    from ffplug.errors import ConfigError, DamagedFrameError, DataError
 
     if not (out or show or video):
         raise ConfigError("nothing to write: give --out, --show or --video")
@@ -153,13 +152,32 @@ def infer_here(
     columns = (TextColumn("flow"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    problems: list[str] = []
+
+    def lose(name: str, error: DataError) -> None:
+        # A damaged frame of a video costs its two pairs; whatever else is wrong ends the run.
+        if not isinstance(error, DamagedFrameError):
+            raise error
+        problems.append(f"{name}: {error}")
+
     with writer.open(rate), bar as progress:
         task = progress.add_task("flow", total=total)
-        for result in inferencer(sequences):
+        for result in inferencer.run(sequences, lose):
             writer.write(result)
             progress.advance(task)
     for line in writer.summary():
         click.echo(line)
+    click.echo(time_line(inferencer.seconds))
+    for problem in problems:
+        click.echo(problem, err=True)
+    return int(bool(problems))
+
+
+def time_line(seconds: Mapping[str, float]) -> str:
+    """Say where the time of an inference went."""
+    parts = [f"{name} {value:.2f} s" for name, value in seconds.items() if name not in ("frames", "network")]
+    detail = f" ({', '.join(parts)})" if parts else ""
+    return f"time: network {seconds['network']:.2f} s, reading frames {seconds['frames']:.2f} s{detail}"
 
 
 def parse_tile(text: str | None) -> tuple[int, int] | str | None:

@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageEnhance
 
 from ffplug.datasets.base import choose
-from ffplug.datasets.transforms import flow_keys, mask_keys
+from ffplug.datasets.transforms import flow_keys, map_keys, mask_keys
 from ffplug.errors import ConfigError, DataError
 from ffplug.registry import TRANSFORMS
 
@@ -144,18 +144,22 @@ class _RAFTAugment:
 
 
 def _resize_dense(results: dict[str, Any], sx: float, sy: float) -> None:
-    """Resize frames bilinearly and masks to the nearest pixel."""
+    """Resize frames bilinearly, masks and maps to the nearest pixel."""
     for key in ("img1", "img2"):
         results[key] = cv2.resize(results[key], None, fx=sx, fy=sy, interpolation=cv2.INTER_LINEAR)
     for key in mask_keys(results):
         mask = cv2.resize(results[key].view(np.uint8), None, fx=sx, fy=sy, interpolation=cv2.INTER_NEAREST)
         results[key] = mask.view(np.bool_)
+    for key in map_keys(results):
+        results[key] = cv2.resize(results[key], None, fx=sx, fy=sy, interpolation=cv2.INTER_NEAREST)
 
 
 def _grid_keys(results: dict[str, Any]) -> list[str]:
     """The keys of a sample's arrays that have the frames' grid."""
     truth = [key for pair in flow_keys(results) for key in pair]
-    return [key for key in ("img1", "img2", *truth, "valid_noc", *mask_keys(results)) if key in results]
+    return [
+        key for key in ("img1", "img2", *truth, "valid_noc", *mask_keys(results), *map_keys(results)) if key in results
+    ]
 
 
 def _map_arrays(results: dict[str, Any], index: tuple[slice, ...]) -> None:
@@ -246,7 +250,9 @@ class RAFTDenseAugment(_RAFTAugment):
             return np.ones(2)
         _resize_dense(results, sx, sy)
         for flow, valid in flow_keys(results):
-            results[flow] = cv2.resize(results[flow], None, fx=sx, fy=sy, interpolation=cv2.INTER_LINEAR)
+            nearest = flow in results.get("nearest_flows", ())
+            way = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+            results[flow] = cv2.resize(results[flow], None, fx=sx, fy=sy, interpolation=way)
             results.pop(valid)
         return np.array([sx, sy])
 

@@ -2,8 +2,10 @@
 
 Between transforms a sample is a dict: ``img1`` and ``img2`` H×W×3 uint8 RGB, ``flow`` H×W×2 float32 and ``valid`` H×W
 float32 where there is ground truth, any of the masks in :data:`MASKS`, and the metainfo. A plugin's samples may have
-more that lies on the grid of frame 1: ``further_flows`` names flows (``NAME_flow``, with ``NAME_valid`` beside it) and
-``further_masks`` names masks. All transforms treat them as they treat ``flow`` and the masks.
+more that lies on the grid of frame 1: ``further_flows`` names flows (``NAME_flow``, with ``NAME_valid`` beside it),
+``further_masks`` names masks and ``further_maps`` names maps of numbers, H×W float32. All transforms treat them as
+they treat ``flow`` and the masks; maps, and flows that ``nearest_flows`` names (motion vectors of blocks), are taken
+from the nearest pixel.
 """
 
 from __future__ import annotations
@@ -31,6 +33,11 @@ def flow_keys(results: dict[str, Any]) -> list[tuple[str, str]]:
 def mask_keys(results: dict[str, Any]) -> list[str]:
     """The keys of a sample's dense masks."""
     return [name for name in (*MASKS, *results.get("further_masks", ())) if name in results]
+
+
+def map_keys(results: dict[str, Any]) -> list[str]:
+    """The keys of a sample's further maps of numbers."""
+    return [name for name in results.get("further_maps", ()) if name in results]
 
 
 META_KEYS = (
@@ -115,6 +122,8 @@ class PackFlowInputs:
             sample.gt_valid_noc = _tensor(results["valid_noc"], np.float32)
         for name in mask_keys(results):
             setattr(sample, f"gt_{name}", _tensor(results[name], np.bool_))
+        for name in map_keys(results):
+            setattr(sample, f"gt_{name}", _tensor(results[name], np.float32))
         return dict(inputs=torch.from_numpy(inputs), data_samples=sample)
 
 
