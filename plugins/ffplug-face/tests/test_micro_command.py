@@ -22,7 +22,7 @@ def ffplug(*arguments):
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chain")
-    assert ffplug("synth", "--root", folder / "data", "--subjects", 5, "--clips", 6, "--size", 96) == 0
+    assert ffplug("synth", "--root", folder / "data", "--subjects", 5, "--clips", 6, "--size", 64, "--frames", 5) == 0
     return folder
 
 

@@ -26,7 +26,7 @@ def network(**changes):
 @pytest.fixture(scope="module")
 def example(tmp_path_factory):
     folder = tmp_path_factory.mktemp("micro") / "set"
-    write_example(folder, subjects=6, clips=9, size=64, amplitude=(0.3, 1.2))
+    write_example(folder, subjects=6, clips=9, size=64, intensity=(0.15, 0.5), frames=3)
     return folder
 
 

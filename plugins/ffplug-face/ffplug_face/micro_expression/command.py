@@ -22,12 +22,16 @@ def command() -> None:
 @click.option("--size", default=96, show_default=True, help="Side of the frames in pixels.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the set.")
 @click.option("--noise", default=2.0, show_default=True, help="Deviation of the camera's noise in grey levels.")
-def synth(root: str, subjects: int, clips: int, size: int, seed: int, noise: float) -> None:
-    """Draw faces with micro-expressions and exact flow, to try everything without a licence."""
+@click.option("--head-motion", default=0.4, show_default=True, help="Deviation of the head's turn in a clip, degrees.")
+@click.option("--frames", default=9, show_default=True, help="Frames of a clip.")
+def synth(
+    root: str, subjects: int, clips: int, size: int, seed: int, noise: float, head_motion: float, frames: int
+) -> None:
+    """Render heads with micro-expressions and exact flow, to try everything without a licence."""
     from ffplug_face.micro_expression.procedural import write_example
 
-    written = write_example(root, subjects, clips, size, seed, noise)
-    click.echo(f"{root}: {len(written)} clips of {subjects} drawn people, PROCEDURAL")
+    written = write_example(root, subjects, clips, size, seed, noise, head_motion=head_motion, frames=frames)
+    click.echo(f"{root}: {len(written)} clips of {subjects} rendered people, PROCEDURAL")
 
 
 @command.command()

@@ -1,39 +1,38 @@
-"""A procedural set of micro-expressions: drawn faces that move by known fields, in the manifest's form."""
+"""A procedural set of micro-expressions: rendered heads whose action units move a little, in the manifest's form."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 
-import cv2
 import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
 
 from ffplug.datasets.formats import write_bytes, write_flow, write_image
 from ffplug.datasets.layouts import MARKER
+from ffplug.datasets.seeding import derive_seed
 from ffplug.errors import ConfigError, DataError
+from ffplug_face.crops import align, five_points
 from ffplug_face.micro_expression.manifest import CLASSES, Clip, write_manifest
+from ffplug_face.models import HeadModel, OpenHead
+from ffplug_face.models.head import JOINTS
+from ffplug_face.rendering import Camera, Light, random_light
+from ffplug_face.sequences import FaceScene, FaceSequence, SequenceOptions
 
-# Where a class moves the face: x, y of the centre and its spread as parts of the width, direction x, y.
-MOVES = {
-    "negative": (  # brows lowered and drawn together, lip corners depressed
-        (0.32, 0.3, 0.09, 0.5, 0.9),
-        (0.68, 0.3, 0.09, -0.5, 0.9),
-        (0.37, 0.76, 0.07, -0.2, 0.8),
-        (0.63, 0.76, 0.07, 0.2, 0.8),
-    ),
-    "positive": (  # lip corners pulled, cheeks raised
-        (0.36, 0.75, 0.08, -0.7, -0.8),
-        (0.64, 0.75, 0.08, 0.7, -0.8),
-        (0.28, 0.55, 0.08, 0.0, -0.5),
-        (0.72, 0.55, 0.08, 0.0, -0.5),
-    ),
-    "surprise": (  # brows raised, jaw dropped
-        (0.32, 0.28, 0.11, 0.0, -1.0),
-        (0.68, 0.28, 0.11, 0.0, -1.0),
-        (0.5, 0.86, 0.12, 0.0, 0.9),
-    ),
+PATTERNS = {
+    "negative": (("AU4",), ("AU4", "AU9"), ("AU4", "AU15"), ("AU9", "AU15")),
+    "positive": (("AU12",), ("AU6", "AU12")),
+    "surprise": (("AU1", "AU2"), ("AU1", "AU2", "AU26"), ("AU2", "AU26")),
 }
+"""Action units of each class (Ekman and Friesen's numbers), one set of which a clip shows."""
+
+FLOW, EXPRESSION = "flow", "expression"
+"""Folders of the exact flow from onset to apex, and of the part of it that is expression."""
 
 
 def write_example(
@@ -43,61 +42,84 @@ def write_example(
     size: int = 96,
     seed: int = 0,
     noise: float = 2.0,
-    amplitude: tuple[float, float] = (0.1, 0.6),
+    intensity: tuple[float, float] = (0.05, 0.2),
+    head_motion: float = 0.4,
+    flicker: float = 0.02,
+    frames: int = 9,
+    head: HeadModel | None = None,
 ) -> list[Clip]:
-    """Write a set: ``manifest.csv``, frames and, for each clip, the exact flow from onset to apex.
+    """Write a set: ``manifest.csv``, frames and, for each clip, exact flow from onset to apex.
 
-    The classes take turns. Each clip has an onset, an apex and an offset in nine frames, a strength and an asymmetry of
-    its own, and a drift of the head as a similarity. The exact flow is ``flow/DATASET/SUBJECT/CLIP.flo``.
+    A subject is an identity with skin, background, light and camera of its own, seen in an upright crop of the face.
+    The classes take turns. Each clip shows one of its class's :data:`PATTERNS` with an asymmetry of its own, from the onset
+    by the apex to the offset, while head and light drift. Exact flow lies in ``flow/DATASET/SUBJECT/CLIP.flo``, and
+    what the same head pose without expression leaves of it in ``expression/DATASET/SUBJECT/CLIP.flo``. A clip follows
+    from the seed and its place alone.
 
     Args:
         folder: to make; it must be empty or absent.
-        subjects: people, each with a drawn face of its own.
+        subjects: people.
         clips: of each person.
         size: side of the frames in pixels.
         seed: of everything.
         noise: deviation of the camera's noise in grey levels.
-        amplitude: least and greatest movement in pixels of a face 128 pixels wide.
+        intensity: range of an action unit's strength at the apex; 1 is as strong as it gets, and 0.1 moves a
+            smiling mouth's corner by half a pixel in a face 128 pixels wide.
+        head_motion: deviation of the head's turn about each axis from the first frame to the last, in degrees; it also
+            shifts by as many millimetres.
+        flicker: deviation of the light's strength from the first frame to the last.
+        frames: of a clip, at least 3.
+        head: whose identities and expressions are drawn; :class:`~ffplug_face.models.OpenHead` by default.
 
     Returns:
         The clips.
 
     Raises:
-        ConfigError: a number is too small.
-        DataError: the folder is taken.
+        ConfigError: a number is out of its range.
+        DataError: the folder is taken, or the head has no action units.
     """
     root = Path(folder)
-    if subjects < 2 or clips < len(CLASSES) or size < 32:
-        raise ConfigError(f"expected 2 subjects, {len(CLASSES)} clips and 32 pixels at least")
+    if subjects < 2 or clips < len(CLASSES) or size < 32 or frames < 3:
+        raise ConfigError(f"expected 2 subjects, {len(CLASSES)} clips, 32 pixels and 3 frames at least")
+    if not 0 < intensity[0] <= intensity[1] <= 1 or min(noise, head_motion, flicker) < 0:
+        raise ConfigError(
+            f"intensity={intensity}, noise={noise}, head_motion={head_motion}, flicker={flicker}: "
+            "expected a range within 0..1, and nothing negative"
+        )
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise DataError(f"{root}: exists and is not empty; name another folder")
+    head = OpenHead() if head is None else head
     listed = []
     for subject in range(subjects):
-        rng = np.random.default_rng((seed, subject))
-        face = _face(4 * size, rng)
+        person = _Person.draw(head, derive_seed(seed, "micro-expression subject", subject), size)
         for number in range(clips):
+            rng = np.random.default_rng(derive_seed(seed, "micro-expression clip", subject, number))
             label = number % len(CLASSES)
-            frames, apex, flow = _clip(face, size, CLASSES[label], rng, noise, amplitude)
-            name = f"{number:02}"
-            place = f"frames/p{subject:02}/{name}"
-            for index, frame in enumerate(frames):
-                write_image(root / place / f"{index:02}.png", frame)
+            apex = int(np.clip(rng.integers(frames // 3, 2 * frames // 3 + 1), 1, frames - 2))
+            scene = person.scene(CLASSES[label], frames, apex, intensity, head_motion, flicker, rng)
+            place = f"frames/p{subject:02}/{number:02}"
+            for index in range(frames):
+                picture = scene.image(index).permute(1, 2, 0).numpy()
+                noisy = picture + rng.normal(0, noise, picture.shape)
+                write_image(root / place / f"{index:02}.png", noisy.round().clip(0, 255).astype(np.uint8))
             clip = Clip(
                 dataset="procedural",
                 subject=f"p{subject:02}",
-                clip=name,
+                clip=f"{number:02}",
                 label=label,
                 emotion=CLASSES[label],
                 onset=0,
                 apex=apex,
-                offset=len(frames) - 1,
+                offset=frames - 1,
                 onset_path=f"{place}/00.png",
                 apex_path=f"{place}/{apex:02}.png",
                 fps=100.0,
             )
-            target = root / "flow" / f"{clip.key}.flo"
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_flow(str(target), flow)
+            flow = scene.flow(0, apex)
+            for name, part in ((FLOW, flow.facial), (EXPRESSION, flow.expression)):
+                target = root / name / f"{clip.key}.flo"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                write_flow(str(target), part.permute(1, 2, 0).numpy())
             listed.append(clip)
     marker = {"layout": "micro-expressions", "seed": seed, "subjects": subjects, "clips": clips, "size": size}
     write_bytes(root / MARKER, (json.dumps(marker, indent=2) + "\n").encode())
@@ -105,95 +127,82 @@ def write_example(
     return listed
 
 
-def _face(side: int, rng: np.random.Generator) -> np.ndarray:
-    """A drawn face, side×side×3 float32 in 0..255, with skin that has enough grain for any flow method."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Person:
+    """An identity before a camera; skin and background follow from the seed as in any sequence."""
 
-    def at(x: float, y: float) -> tuple[int, int]:
-        return round((x + rng.normal(0, 0.008)) * side), round((y + rng.normal(0, 0.008)) * side)
+    head: HeadModel
+    seed: int
+    shape: np.ndarray
+    camera: Camera
+    light: Light
 
-    def length(part: float) -> int:
-        return max(1, round(part * side * rng.uniform(0.85, 1.15)))
+    @classmethod
+    def draw(cls, head: HeadModel, seed: int, size: int) -> _Person:
+        rng = np.random.default_rng(seed)
+        shape = rng.normal(0, 1, head.n_shape)
+        with torch.no_grad():
+            vertices = head(torch.as_tensor(shape[None]).to(head.template))
+        points = torch.from_numpy(five_points(head.landmark_names, head.landmarks(vertices.double())[0].numpy()))
+        return cls(head, seed, shape, _crop_camera(points, size), random_light(rng))
 
-    skin = rng.uniform(0.45, 0.95) * np.array([230.0, 190.0, 165.0])
-    picture = np.full((side, side, 3), rng.uniform(40, 110, 3), np.float32)
-    cv2.ellipse(picture, at(0.5, 0.5), (length(0.44), length(0.52)), 0, 0, 360, skin.tolist(), -1)
-    dark, lips = (0.25 * skin).tolist(), (skin * (0.85, 0.5, 0.5)).tolist()
-    for x in (0.32, 0.68):
-        cv2.ellipse(picture, at(x, 0.29), (length(0.11), length(0.02)), 0, 0, 360, dark, -1)
-        cv2.ellipse(picture, at(x, 0.39), (length(0.07), length(0.03)), 0, 0, 360, (235.0, 235.0, 230.0), -1)
-        cv2.circle(picture, at(x, 0.39), length(0.025), dark, -1)
-    cv2.ellipse(picture, at(0.5, 0.6), (length(0.05), length(0.03)), 0, 0, 180, (0.7 * skin).tolist(), length(0.01))
-    cv2.ellipse(picture, at(0.5, 0.76), (length(0.13), length(0.03)), 0, 0, 360, lips, -1)
-    grain = np.zeros((side, side), np.float32)
-    for cells, strength in ((6, 6.0), (24, 9.0), (64, 8.0)):
-        coarse = rng.normal(0, strength, (cells, cells)).astype(np.float32)
-        grain += cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
-    return cv2.GaussianBlur(np.clip(picture + grain[..., None], 0, 255), (0, 0), side / 200)
+    def scene(
+        self,
+        emotion: str,
+        frames: int,
+        apex: int,
+        intensity: tuple[float, float],
+        head_motion: float,
+        flicker: float,
+        rng: np.random.Generator,
+    ) -> FaceScene:
+        """A clip: an expression that comes and goes while head and light drift."""
+        time = np.arange(frames)
+        rise = np.minimum(time / apex, (frames - 1 - time) / (frames - 1 - apex))
+        course = np.sin(0.5 * np.pi * rise) ** 2
+        drift = time / (frames - 1)
+        held, turn = rng.normal(0, 2.0, 3), rng.normal(0, head_motion, 3)
+        pose = np.zeros((frames, 3 * len(JOINTS)))
+        pose[:, 3:6] = Rotation.from_euler("YXZ", held + drift[:, None] * turn, degrees=True).as_rotvec()
+        sequence = FaceSequence(
+            seed=self.seed,
+            emotion=emotion,
+            ease="bump",
+            progress=course,
+            shape=self.shape,
+            expression=course[:, None] * self._peak(emotion, intensity, rng),
+            pose=pose,
+            translation=drift[:, None] * rng.normal(0, 0.001 * head_motion, 3),
+            intensity=1 + drift * rng.normal(0, flicker),
+            camera=self.camera,
+            light=self.light,
+        )
+        size = (self.camera.height, self.camera.width)
+        return FaceScene(self.head, sequence, SequenceOptions(frames=(frames,), size=size))
 
-
-def _clip(
-    face: np.ndarray,
-    size: int,
-    emotion: str,
-    rng: np.random.Generator,
-    noise: float,
-    amplitude: tuple[float, float],
-) -> tuple[list[np.ndarray], int, np.ndarray]:
-    """Nine frames, the apex's index, and the exact flow from frame 0 to the apex, size×size×2."""
-    unit = size / 128
-    strength = rng.uniform(*amplitude) * unit
-    spots = []
-    for x, y, spread, dx, dy in MOVES[emotion]:
-        centre = (np.array([x, y]) + rng.normal(0, 0.015, 2)) * size
-        spots.append((centre, spread * size, strength * rng.uniform(0.6, 1.2) * np.array([dx, dy])))
-    drift = np.concatenate([rng.normal(0, 0.6 * unit, 2), rng.normal(0, 0.006, 2)])
-    apex = int(rng.integers(3, 7))
-    count = 9
-    rise = [min(index / apex, (count - 1 - index) / (count - 1 - apex)) for index in range(count)]
-    frames, exact = [], np.zeros((size, size, 2), np.float32)
-    for index in range(count):
-        part, turned = np.sin(0.5 * np.pi * rise[index]), drift * index / (count - 1)
-        if index == apex:
-            exact = _motion(_grid(size), size, spots, part, turned).astype(np.float32)
-        frames.append(_render(face, size, spots, part, turned, rng, noise))
-    return frames, apex, exact
-
-
-def _grid(size: int) -> np.ndarray:
-    rows, columns = np.mgrid[:size, :size]
-    return np.stack([columns, rows], axis=-1).astype(np.float64)
-
-
-def _motion(points: np.ndarray, size: int, spots: list, part: float, drift: np.ndarray) -> np.ndarray:
-    """Displacement of points ...×2 (pixels of the onset): skin first, then the head."""
-    moved = np.zeros_like(points)
-    for centre, spread, direction in spots:
-        distance = ((points - centre) ** 2).sum(-1) / spread**2
-        moved += part * np.exp(-0.5 * distance)[..., None] * direction
-    centred = points + moved - size / 2
-    scale, angle = drift[2:]
-    turned = np.stack(
-        [scale * centred[..., 0] - angle * centred[..., 1], angle * centred[..., 0] + scale * centred[..., 1]], axis=-1
-    )
-    return moved + turned + drift[:2]
+    def _peak(self, emotion: str, intensity: tuple[float, float], rng: np.random.Generator) -> np.ndarray:
+        """Coefficients of the apex; one side of the face is somewhat weaker than the other."""
+        patterns = PATTERNS[emotion]
+        units = patterns[rng.integers(len(patterns))]
+        strength = rng.uniform(*intensity)
+        peak = self.head.expression_of({unit: strength * rng.uniform(0.7, 1.0) for unit in units}).double().numpy()
+        left, right = rng.uniform(0.7, 1.0, 2)
+        sides = [
+            left if name.endswith("Left") else right if name.endswith("Right") else 1.0
+            for name in self.head.expression_names
+        ]
+        return peak * sides
 
 
-def _render(
-    face: np.ndarray,
-    size: int,
-    spots: list,
-    part: float,
-    drift: np.ndarray,
-    rng: np.random.Generator,
-    noise: float,
-) -> np.ndarray:
-    """The face with its points moved: each pixel looks up where it came from, found by fixed-point iteration."""
-    grid = _grid(size)
-    source = grid.copy()
-    for _ in range(6):
-        source = grid - _motion(source, size, spots, part, drift)
-    scale = len(face) / size
-    # Pixel centres of the small picture in the large one, which is blurred to the small one's resolution.
-    place = ((source + 0.5) * scale - 0.5).astype(np.float32)
-    picture = cv2.remap(face, place[..., 0], place[..., 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
-    return np.clip(picture + rng.normal(0, noise, picture.shape), 0, 255).round().astype(np.uint8)
+def _crop_camera(points: Tensor, size: int, distance: float = 1.2) -> Camera:
+    """A camera in front of a face whose five points (5×3, metres) it shows where aligned crops have them."""
+    camera = Camera.facing(points.mean(0).tolist(), distance, 10.0, size, size)
+    seen = camera.project(points).numpy()
+    wanted = align(seen[:, :2], (size, size))
+    zoom = math.sqrt(np.linalg.det(wanted.matrix))
+    middle, depth = (size - 1) / 2, seen[:, 2].mean()
+    focal = zoom * camera.focal
+    off = wanted(seen[:, :2]).mean(0) - (zoom * (seen[:, :2].mean(0) - middle) + middle)
+    x, y, z = camera.translation
+    shift = off * depth / focal
+    return dataclasses.replace(camera, focal=focal, translation=(x + float(shift[0]), y + float(shift[1]), z))
