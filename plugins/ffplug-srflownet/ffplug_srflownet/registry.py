@@ -3,6 +3,7 @@
 from mmengine.registry import DATASETS as _DATASETS
 from mmengine.registry import METRICS as _METRICS
 from mmengine.registry import MODELS as _MODELS
+from mmengine.registry import TRANSFORMS as _TRANSFORMS
 from mmengine.registry import Registry
 
 from ffplug.registry import LAYOUTS as _LAYOUTS
@@ -16,3 +17,4 @@ MODELS = _child("model", _MODELS, "ffplug_srflownet.losses")
 DATASETS = _child("dataset", _DATASETS, "ffplug_srflownet.datasets")
 LAYOUTS = _child("layout", _LAYOUTS, "ffplug_srflownet.datasets")
 METRICS = _child("metric", _METRICS, "ffplug_srflownet.evaluation")
+TRANSFORMS = _child("transform", _TRANSFORMS, "ffplug_srflownet.datasets")

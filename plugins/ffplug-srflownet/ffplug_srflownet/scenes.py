@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from ffplug_face.models import HeadModel
+from ffplug_face.models.head import REGIONS
 from ffplug_face.rendering import Camera, ProceduralSkin, Skin, Surface
 from ffplug_face.rendering.picture import to_srgb
 from ffplug_face.sequences import FaceScene, SequenceOptions, draw_sequence
@@ -231,6 +232,8 @@ class SplatScene:
         length: number of frames.
         camera: that sees them.
         background: colour (3) or picture 3×H×W in 0..1; it does not move. SRFlow's is white.
+        labels: F, the region of each triangle, an index into :data:`ffplug_face.models.head.REGIONS`; None where that
+            is not known.
     """
 
     def __init__(
@@ -241,9 +244,10 @@ class SplatScene:
         length: int,
         camera: Camera,
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
+        labels: Tensor | None = None,
     ) -> None:
         self.splats, self.faces, self.vertices, self.length = splats, faces, vertices, length
-        self.camera = camera
+        self.camera, self.labels = camera, labels
         background = torch.as_tensor(background, dtype=torch.float32)
         self.background = background[:, None, None] if background.ndim == 1 else background
         self.view = functools.lru_cache(maxsize=8)(self._view)
@@ -263,6 +267,18 @@ class SplatScene:
         seen = self.frame(frame)
         picture = (seen.colour + (1 - seen.alpha) * self.background).clamp(0, 1)
         return (picture * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+    @torch.no_grad()
+    def regions(self, frame: int) -> Tensor | None:
+        """Labels H×W int64 of the region that weighs most in each pixel; -1 beside the person, None without labels."""
+        if self.labels is None:
+            return None
+        shares = functional.one_hot(self.labels[self.splats.binding], len(REGIONS)).float()
+        view = self.view(frame)
+        means, quats, scales, *matrices = view.cloud()
+        size = view.camera.width, view.camera.height
+        seen = gaussian_rasterize(means, quats, scales, view.splats.opacities, shares, *matrices, *size)
+        return torch.where(self.frame(frame).mask, seen.image.argmax(0), -1)
 
     def flow(self, frame: int, then: int, definition: str = "ray") -> SplatFlow:
         """Flow from a frame to another, see :func:`splat_flow`."""
@@ -295,6 +311,7 @@ def head_scene(
         len(sequence),
         sequence.camera,
         scene.background / 255,
+        head.regions,
     )
 
 

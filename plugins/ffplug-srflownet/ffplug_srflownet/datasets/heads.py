@@ -1,4 +1,4 @@
-"""The head models that Gaussians are bound to, made once a process."""
+"""The heads that Gaussians are bound to: models made once a process, and what their sequences are drawn from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ffplug_face.models import HeadModel
+from ffplug_face.sequences import SequenceOptions
 
+from ffplug.errors import ConfigError, did_you_mean
 from ffplug.registry import MODELS
 
 
@@ -20,3 +22,17 @@ def get_head(config: Mapping[str, Any]) -> HeadModel:
 @functools.lru_cache(maxsize=4)
 def _build(config: str) -> HeadModel:
     return MODELS.build(json.loads(config)).eval()
+
+
+def sequence_options(options: Mapping[str, Any], **more: Any) -> SequenceOptions:
+    """The options of face sequences, of which a config names some.
+
+    Raises:
+        ConfigError: there is no such option.
+    """
+    known = SequenceOptions.__dataclass_fields__
+    for name in options:
+        if name not in known or name in more:
+            raise ConfigError(f"options: {name!r} is none to set{did_you_mean(name, set(known) - set(more))}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    return SequenceOptions(**values, **more)

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from ffplug_face.sequences import SequenceOptions
+from ffplug_face.models.head import REGIONS
 
-from ffplug.datasets.base import FlowDataset, Problem, choose
+from ffplug.datasets.base import FlowDataset, Problem, choose, choose_all
 from ffplug.datasets.seeding import derive_seed
-from ffplug.errors import ConfigError, did_you_mean
-from ffplug_srflownet.datasets.heads import get_head
+from ffplug.errors import ConfigError
+from ffplug_srflownet.datasets.heads import get_head, sequence_options
 from ffplug_srflownet.datasets.srflow import DIRECTIONS, check_strides
+from ffplug_srflownet.datasets.transforms import add_regions
 from ffplug_srflownet.registry import DATASETS
 from ffplug_srflownet.scenes import DEFINITIONS, SplatScene, avatar_scene, head_scene
 
@@ -40,6 +41,8 @@ class GaussianSequenceDataset(FlowDataset):
         background: ``"white"``, or ``"drawn"`` as the options say.
         avatars: in the place of procedural heads, ``dict(splats=PLY, motion=NPZ)`` each, see
             :func:`ffplug_srflownet.scenes.avatar_scene`.
+        regions: names of regions whose masks the samples get too (``gt_lips``), of
+            :data:`ffplug_face.models.head.REGIONS`.
         options: fields of :class:`ffplug_face.sequences.SequenceOptions` that differ from its own.
         pipeline: transforms; None packs the pair. ``LoadFlowPair`` is left out: nothing is on disk.
         **kwargs: see :class:`ffplug.datasets.FlowDataset`.
@@ -64,7 +67,8 @@ class GaussianSequenceDataset(FlowDataset):
         stride: int | Sequence[int] = 1,
         direction: str = "both",
         background: str = "white",
-        avatars: Sequence[Mapping[str, str]] = (),
+        avatars: Sequence[Mapping[str, Any]] = (),
+        regions: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
         pipeline: Sequence[dict | Callable] | None = None,
         **kwargs: Any,
@@ -82,6 +86,7 @@ class GaussianSequenceDataset(FlowDataset):
         self.background = choose("background", background, ("white", "drawn"))
         self.head = dict(head or dict(type="ffplug_face.OpenHead"))
         self.avatars = [dict(avatar) for avatar in avatars]
+        self.regions = choose_all("regions", regions, REGIONS) if regions else ()
         self.options = sequence_options(options or {}, size=self.size, frames=(_FRAMES,))
         self.scene = functools.lru_cache(maxsize=4)(self._scene)
         steps = [dict(type="ffplug.PackFlowInputs")] if pipeline is None else [s for s in pipeline if not _loads(s)]
@@ -125,6 +130,8 @@ class GaussianSequenceDataset(FlowDataset):
             ori_shape=self.size,
             frame=first,
         )
+        if self.regions:
+            add_regions(info, scene.regions(first).numpy(), self.regions)
         return info
 
     def __getstate__(self) -> dict[str, Any]:
@@ -133,20 +140,6 @@ class GaussianSequenceDataset(FlowDataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.scene = functools.lru_cache(maxsize=4)(self._scene)
-
-
-def sequence_options(options: Mapping[str, Any], **more: Any) -> SequenceOptions:
-    """The options of face sequences, of which a config names some.
-
-    Raises:
-        ConfigError: there is no such option.
-    """
-    known = SequenceOptions.__dataclass_fields__
-    for name in options:
-        if name not in known or name in more:
-            raise ConfigError(f"options: {name!r} is none to set{did_you_mean(name, set(known) - set(more))}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
-    return SequenceOptions(**values, **more)
 
 
 def _loads(step: dict | Callable) -> bool:

@@ -1,33 +1,24 @@
-"""The SRFlow data: how they are read, recognised, checked, and written from procedural Gaussian heads."""
+"""The SRFlow data: how they are read."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any
 
-import numpy as np
 from mmengine import fileio
 
-from ffplug.datasets import write_flow, write_image
 from ffplug.datasets.base import FlowDataset, Problem, choose
-from ffplug.datasets.formats import atomic_path, write_mask
-from ffplug.datasets.layouts import Layout, Part, join, read_json_object
+from ffplug.datasets.layouts import join, read_json_object
 from ffplug.errors import ConfigError, DataError
-from ffplug_srflownet.registry import DATASETS, LAYOUTS
-
-if TYPE_CHECKING:
-    from ffplug.datasets.procedural import Recipe
+from ffplug_srflownet.registry import DATASETS
 
 SPLITS = ("train", "test")
 DIRECTIONS = ("forward", "backward", "both")
-_INFO = "srflow.json"
-_HEAD = dict(type="ffplug_face.OpenHead")
-_STRIDES = (1, 2)
-"""Strides that procedural sets have flow of."""
-_TURNS, _STEP = (1.5, 0.8, 0.6), 0.001
-"""Standard deviations of a procedural head's turn (degrees) and of its move (metres), for each frame of a clip."""
+INFO = "srflow.json"
+"""Says of a set how its flow is defined, and in which units and constants the other files are."""
+
+NO_REGION = 255
+"""The label in ``region/`` of what is not the person."""
 
 
 def check_strides(stride: int | Sequence[int], most: int | None = None) -> tuple[int, ...]:
@@ -57,7 +48,9 @@ class SRFlowDataset(FlowDataset):
     ``SPLIT/camera/SUBJECT/clip.json`` where a subject has several clips: ``{"clips": [[first, last], ...]}``, the last
     frame included. Other strides and reversed pairs need flow of their own, in ``flow_stride2``, ``flow_backward``,
     ``flow_backward_stride2`` and so on: a composed or negated flow would not be theirs. Procedural sets have them for
-    strides 1 and 2. Samples have ``gt_foreground`` and, of procedural pairs of stride 1 forward, ``gt_occlusion``.
+    strides 1 and 2. Samples have ``gt_foreground`` and, of procedural pairs of stride 1 forward, ``gt_occlusion``;
+    :class:`LoadRegions` adds masks of regions where the set has them. The metainfo ``flow_definition`` is that of
+    ``srflow.json``, or ``unknown``.
 
     Args:
         data_root: folder that holds ``train`` and ``test``.
@@ -99,7 +92,7 @@ class SRFlowDataset(FlowDataset):
             raise ConfigError(f"mask_threshold={mask_threshold}: expected 1..255")
         self.mask_threshold = mask_threshold
         super().__init__(data_root, pipeline, **kwargs)
-        info = read_json_object(join(self.data_root, _INFO)) or {}
+        info = read_json_object(join(self.data_root, INFO)) or {}
         self._metainfo["flow_definition"] = info.get("flow_definition", "unknown")
 
     @property
@@ -140,6 +133,8 @@ class SRFlowDataset(FlowDataset):
         occlusion = join(self.split, "occlusion", subject)
         flows, masks = set(self.files(flow)), self.numbered(mask, r"(\d+)\.(?:jpg|png)")
         hidden = set(self.files(occlusion)) if stride == 1 and not backward else set()
+        region = join(self.split, "region", subject)
+        labelled = set(self.files(region))
         for first in names:
             then = first - stride if backward else first + stride
             if then not in names or clip_of.get(first) is None or clip_of.get(first) != clip_of.get(then):
@@ -153,7 +148,7 @@ class SRFlowDataset(FlowDataset):
             found = {"foreground": join(mask, masks[first])}
             if f"{stem}.png" in hidden:
                 found["occlusion"] = join(occlusion, f"{stem}.png")
-            yield self.pair(
+            pair = self.pair(
                 join(render, names[first]),
                 join(render, names[then]),
                 join(flow, f"{stem}.flo"),
@@ -163,6 +158,12 @@ class SRFlowDataset(FlowDataset):
                 masks=found,
                 mask_above=self.mask_threshold - 1,
             )
+            yield dict(pair, region_path=join(region, f"{stem}.png") if f"{stem}.png" in labelled else None)
+
+    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:  # noqa: D102 (see the base class)
+        if info["region_path"] is not None:
+            info["region_path"] = join(self.data_root, info["region_path"])
+        return super().resolve(info)
 
     def _clips(self, subject: str, frames: Sequence[int], problems: list[Problem]) -> dict[int, int]:
         """The number of the clip that each frame belongs to; those of none have no pair."""
@@ -179,96 +180,3 @@ class SRFlowDataset(FlowDataset):
             problems.append(Problem(path, 'expected {"clips": [[first, last], ...]} with numbers of frames', subject))
             return {}
         return {frame: k for k, (first, last) in enumerate(clips) for frame in frames if first <= frame <= last}
-
-
-@LAYOUTS.register_module(name="srflow")
-class SRFlowLayout(Layout):
-    """How :class:`SRFlowDataset` lies on disk; procedural sets are Gaussian heads, a subject each, with ``ray`` flow.
-
-    A subject of the test part has two clips. Strides 1 and 2, both directions, depth and occlusion are written too.
-    """
-
-    title = "SRFlow"
-    datasets = ("ffplug_srflownet.SRFlowDataset",)
-    markers = ("train/scaled_inv_depth", _INFO)
-    expected = "{train,test}/{render,flow,mask}/SUBJECT/0000.{jpg,flo,jpg}"
-    parts = (
-        Part("train", "ffplug_srflownet.SRFlowDataset", dict(split="train"), needed=True),
-        Part("test", "ffplug_srflownet.SRFlowDataset", dict(split="test")),
-    )
-    definition: ClassVar[str] = "ray"
-
-    def lies_in(self, root: str) -> bool:
-        """Whether a split has the three folders that the reader needs."""
-        needed = ("render", "flow", "mask")
-        return any(all(fileio.isdir(join(root, split, kind)) for kind in needed) for split in SPLITS)
-
-    def write_scene(self, folder: Path, recipe: Recipe, subset: int, index: int) -> None:
-        """Write one subject: its frames, masks, flows, occlusion, depth and cameras."""
-        from ffplug_face.sequences import SequenceOptions
-
-        from ffplug_srflownet.datasets.heads import get_head
-        from ffplug_srflownet.scenes import head_scene
-
-        root, subject = folder / SPLITS[subset], f"{index + 1:03d}"
-        lengths = _clip_lengths(recipe.frames) if subset else [recipe.frames]
-        cameras, start = [], 0
-        for clip, length in enumerate(lengths):
-            turns = tuple(length * turn for turn in _TURNS)
-            options = SequenceOptions((length,), recipe.size, yaw_pitch_roll=turns, translation=length * _STEP)
-            scene = head_scene(get_head(_HEAD), recipe.seed, 4 * index + 2 * subset + clip, options)
-            cameras += [scene.view(0).matrices()] * length
-            for frame in range(length):
-                stem = f"{subject}/{start + frame:04d}"
-                seen = scene.frame(frame)
-                write_image(root / "render" / f"{stem}.jpg", scene.image(frame))
-                write_image(root / "mask" / f"{stem}.jpg", seen.mask.numpy().astype(np.uint8) * 255)
-                _write_array(root / "depth" / f"{stem}.npy", seen.depth.numpy())
-                for stride in _STRIDES:
-                    for then, backward in ((frame + stride, False), (frame - stride, True)):
-                        if not 0 <= then < length:
-                            continue
-                        truth = scene.flow(frame, then, self.definition)
-                        flow = truth.flow.permute(1, 2, 0).contiguous().numpy()
-                        write_flow(root / flow_folder(stride, backward) / f"{stem}.flo", flow)
-                        if stride == 1 and not backward:
-                            write_mask(root / "occlusion" / f"{stem}.png", ~truth.visible.numpy())
-            start += length
-        about = root / "camera" / subject
-        about.mkdir(parents=True)
-        frames = [dict(intrinsics=inside.tolist(), extrinsics=outside.tolist()) for outside, inside in cameras]
-        (about / "spirals.json").write_text(json.dumps(dict(frames=frames), indent=1) + "\n")
-        if subset:
-            ends = np.cumsum(lengths)
-            clips = [[int(end - length), int(end - 1)] for end, length in zip(ends, lengths, strict=True)]
-            (about / "clip.json").write_text(json.dumps(dict(clips=clips)) + "\n")
-
-    def finish(self, folder: Path, recipe: Recipe) -> None:
-        """Write ``srflow.json``: how the flow is defined, and what else the files hold."""
-        content = dict(
-            flow_definition=self.definition,
-            flow_strides=list(_STRIDES),
-            flow_unit="pixels, x right, y down; 0 outside of the mask",
-            depth_unit="metres along the camera's axis; 0 where there is nothing",
-            extrinsics="world to camera; x right, y down, z forward",
-            head=_HEAD["type"],
-        )
-        (folder / _INFO).write_text(json.dumps(content, indent=2) + "\n")
-
-
-@LAYOUTS.register_module(name="srflow-center")
-class SRFlowCenterLayout(SRFlowLayout):
-    """As ``srflow``, with the flow of the Gaussians' centres, as the paper describes it, in procedural sets."""
-
-    definition = "center"
-
-
-def _clip_lengths(frames: int) -> list[int]:
-    """Frames of the clips of a test subject: two of at least two, or one."""
-    return [frames - frames // 2, frames // 2] if frames >= 4 else [frames]
-
-
-def _write_array(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array)
