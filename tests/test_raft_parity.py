@@ -8,7 +8,6 @@ import torch
 from golden_cases import GOLDEN, filled, raft_inputs, raft_truth
 
 import ffplug
-from ffplug.models.parts import Encoded
 from ffplug.ops import use_backend
 
 GMA_SCALES = {"att.to_qk.weight": 3.0, "aggregator.gamma": 10.0}
@@ -146,15 +145,11 @@ def test_select_takes_samples_out_of_a_batch():
     model = ffplug.build_model("gma")
     first, second = torch.rand(2, 3, 3, 64, 72) * 255
     with torch.no_grad():
-        encoded = model.encode(first, second)
-        _, (state,) = model.decoder(
-            encoded, model.cost, model.cost(encoded), model.decoder.update.prepare(encoded.context), 2, None, False
-        )
+        (state,) = model.run(first, second, 2)["states"]
         part = state.select(torch.tensor([2]))
         lookup = model.cost.lookup(part.cost, part.flow)
         hidden, _ = model.decoder.update(part.hidden, lookup, part.flow, part.constant)
         whole, _ = model.decoder.update(
             state.hidden, model.cost.lookup(state.cost, state.flow), state.flow, state.constant
         )
-    assert isinstance(encoded, Encoded)
     torch.testing.assert_close(hidden, whole[2:], atol=1e-5, rtol=1e-4)
