@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,32 @@ class Face:
     score: float
 
 
-class YuNet:
+class NoFaceError(DataError):
+    """A picture shows no face; what works through many pictures leaves it out and says so."""
+
+
+class FaceDetector(ABC):
+    """Finds faces; a detector of your own derives from it."""
+
+    @abstractmethod
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        """The faces of an RGB picture H×W×3 uint8, the largest first."""
+
+    def one(self, image: np.ndarray, name: str = "the picture") -> Face:
+        """The largest face.
+
+        Raises:
+            NoFaceError: there is none; ``name`` says where.
+        """
+        faces = self(image)
+        if not faces:
+            raise NoFaceError(
+                f"{name}: no face found; expected a face of some 20 pixels or more, looking to the camera"
+            )
+        return faces[0]
+
+
+class YuNet(FaceDetector):
     """OpenCV's face detector YuNet (Wu et al., Machine Intelligence Research 2023), from a model file of the user's.
 
     Args:
@@ -59,17 +85,6 @@ class YuNet:
         self.detector.setInputSize((image.shape[1], image.shape[0]))
         rows = self.detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
         return faces_of_rows(rows)
-
-    def one(self, image: np.ndarray, name: str = "the picture") -> Face:
-        """The largest face.
-
-        Raises:
-            DataError: there is none; ``name`` says where.
-        """
-        faces = self(image)
-        if not faces:
-            raise DataError(f"{name}: no face found; expected a face of some 20 pixels or more, looking to the camera")
-        return faces[0]
 
 
 def faces_of_rows(rows: np.ndarray | None) -> list[Face]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ffplug_face.crops import ALIGNED, Face, FaceDetector, NoFaceError
 from ffplug_face.micro_expression.features import (
     EYES_AND_MOUTH,
     area_resize,
@@ -15,6 +16,7 @@ from ffplug_face.micro_expression.features import (
 from ffplug_face.micro_expression.manifest import Clip
 from ffplug_face.micro_expression.procedural import write_example
 
+from ffplug.apis.models import build_model
 from ffplug.datasets.formats import read_flow, read_image, write_flow, write_image
 from ffplug.errors import CheckpointError, ConfigError, DataError, PluginError
 from ffplug.registry import DATASETS, MODELS, TRANSFORMS
@@ -228,6 +230,52 @@ def test_without_the_detector_s_file_it_is_told(example):
     folder, clips = example
     with pytest.raises(CheckpointError, match=r"yunet\.onnx: no such file"):
         feature(detector="yunet.onnx")(clips[0], folder)
+
+
+class BrightFace(FaceDetector):
+    """Sees a face that fills the picture wherever it is not dark."""
+
+    def __call__(self, image):
+        if image.mean() < 40:
+            return []
+        side = np.array(image.shape[1::-1]) - 1
+        return [Face((0, 0, *side.tolist()), ALIGNED * side, 1.0)]
+
+
+def test_a_detector_of_one_s_own_and_a_frame_without_a_face(example, tmp_path):
+    """Its crop of an aligned face is the face again; a dark onset is a clip without a face, whatever the apex is."""
+    folder, clips = example
+    found, plain = (feature(**more)(clips[0], folder) for more in ({"detector": dict(type=BrightFace)}, {}))
+    torch.testing.assert_close(found, plain, atol=0.02, rtol=0)
+    for name in ("dark0.png", "dark1.png"):
+        write_image(tmp_path / name, np.zeros((96, 96, 3), np.uint8))
+    dark = Clip(**{**vars(clips[0]), "onset_path": str(tmp_path / "dark0.png")})
+    with pytest.raises(NoFaceError, match=r"dark0\.png: no face found"):
+        feature(detector=dict(type=BrightFace))(dark, folder)
+    with pytest.raises(NoFaceError):
+        search_apex(dark, tmp_path, feature(detector=dict(type=BrightFace)))
+
+
+def test_weights_by_name(example, tmp_path, monkeypatch):
+    """The cache tells weights apart by their content, and released ones are found by their name."""
+    folder, clips = example
+    cached = feature(flow="raft_small", checkpoint="raft_small_c_t_v2", cache=str(tmp_path / "cache"), flow_size=128)
+    monkeypatch.setenv("FFPLUG_WEIGHTS", str(tmp_path))
+    with pytest.raises(CheckpointError, match="ffplug weights pull raft_small_c_t_v2"):
+        cached(clips[0], folder)
+    model = build_model("raft_small")
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    own = feature(flow="raft_small", checkpoint=str(tmp_path / "own.pth"), cache=str(tmp_path / "cache"), flow_size=128)
+    own(clips[0], folder)
+    base = "with read_base():\n    from ffplug.configs.models.raft_small import *\n"
+    (tmp_path / "raft.py").write_text(f"from mmengine.config import read_base\n\n{base}")
+    config = dict(checkpoint=str(tmp_path / "own.pth"), cache=str(tmp_path / "cache"), flow_size=128)
+    feature(flow=str(tmp_path / "raft.py"), **config)(clips[0], folder)
+    assert len([*(tmp_path / "cache").iterdir()]) == 1  # the same model by another name
+    with open(tmp_path / "raft.py", "a") as file:
+        file.write("\nmodel.update(test_iterations=2)\n")
+    feature(flow=str(tmp_path / "raft.py"), **config)(clips[0], folder)
+    assert len([*(tmp_path / "cache").iterdir()]) == 2  # the file says something else now
 
 
 def test_frames_that_do_not_do(example, tmp_path):

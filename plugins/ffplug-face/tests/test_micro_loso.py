@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from ffplug_face.crops import NoFaceError
 from ffplug_face.micro_expression.learners import mirror
 from ffplug_face.micro_expression.loso import LeaveOneSubjectOut, folds, oracle_epochs, read_run
 from ffplug_face.micro_expression.manifest import Clip, read_manifest, write_manifest
@@ -161,12 +162,52 @@ def test_failed_folds_are_told_and_the_others_kept(example, tmp_path):
         read_run(tmp_path)
 
 
+def test_clips_without_a_face_are_left_out_and_listed(example, tmp_path):
+    """They neither train nor test: the folds give the digits of a manifest without them."""
+    clips = dataset(example)
+    gone = [clips.clips[1].key, *(item.key for item in clips.clips if item.subject == "p05")]
+    kept = dataset(example)
+    kept.clips = [item for item in kept.clips if item.key not in gone]
+    plain = clips.features
+
+    def features(index):
+        if clips.clips[index].key in gone:
+            raise NoFaceError(f"{clips.clips[index].onset_path}: no face found")
+        return plain(index)
+
+    clips.features = features
+    notes = LeaveOneSubjectOut(clips, GRID, tmp_path / "gone").run()
+    assert notes[0] == "10 of 54 clips left out" and len(notes) == 11
+    assert notes[1] == "left out procedural/p00/01: frames/p00/01/00.png: no face found"
+    LeaveOneSubjectOut(kept, GRID, tmp_path / "kept").run()
+    (found, about), (expected, _) = (read_run(tmp_path / name) for name in ("gone", "kept"))
+    assert found.clips == expected.clips and np.array_equal(found.probabilities, expected.probabilities)
+    assert [*about["left_out"]] == gone
+    again = LeaveOneSubjectOut(clips, GRID, tmp_path / "gone")
+    assert len(again.folds) == 5 and again.run() == notes
+    gone[:] = [item.key for item in clips.clips]
+    with pytest.raises(DataError, match="no face in any of 54 clips"):
+        LeaveOneSubjectOut(clips, GRID, tmp_path / "none").run()
+
+
+def test_people_whose_names_run_together_are_two(tmp_path):
+    clips = [clip("a_b", "c", 0), clip("a", "b_c", 0, 1), clip("a", "d", 0, 2)]
+    assert len({fold.file for fold in folds(clips, (0,))}) == 3
+
+
+def test_a_training_that_diverged_is_told(example, tmp_path):
+    wild = network(optimizer=dict(type="SGD", lr=1e30))
+    with pytest.raises(FFPlugError, match=r"6 of 6 folds failed.*the training diverged"):
+        LeaveOneSubjectOut(dataset(example), wild, tmp_path).run()
+
+
 def test_runs_that_are_none(tmp_path):
     with pytest.raises(DataError, match="no run of `ffplug micro run`"):
         read_run(tmp_path)
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(DataError, match="damaged"):
-        read_run(tmp_path)
+    for text in ("{", "{}", "[]"):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(DataError, match="damaged"):
+            read_run(tmp_path)
     with pytest.raises(ConfigError, match="epochs=0"):
         MODELS.build(network(epochs=0))
 

@@ -68,7 +68,8 @@ def test_what_is_written_is_read(tmp_path):
         (clip(1, apex_path="p1/9.png"), "p1/9.png is missing, a frame of the clip smic/s01/c1"),
         (clip(1, subject=""), "subject is empty"),
         (clip(1, fps=0), "fps is 0, expected a positive"),
-        (clip(1, clip="../x"), "expected no slash"),
+        (clip(1, clip="../x"), "a name without slash"),
+        (clip(1, dataset=".."), "a name without slash"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, second, message):

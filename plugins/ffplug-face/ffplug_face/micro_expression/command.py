@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -81,17 +82,23 @@ def apex(config: str, out: str, cfg_options: tuple[str, ...]) -> None:
     """
     import dataclasses
 
+    from ffplug_face.crops import NoFaceError
     from ffplug_face.micro_expression.features import search_apex
     from ffplug_face.micro_expression.manifest import write_manifest
 
     dataset = _dataset(config, cfg_options)[0]
-    found, moved = [], 0
+    found, moved, left_out = [], 0, {}
     for clip in dataset.clips:
-        number, path = search_apex(clip, dataset.root, dataset.feature)
+        try:
+            number, path = search_apex(clip, dataset.root, dataset.feature)
+        except NoFaceError as error:
+            left_out[clip.key] = str(error)
+            continue
         moved += number != clip.apex
         found.append(dataclasses.replace(clip, apex=number, apex_path=path))
     write_manifest(out, found)
     click.echo(f"{out}: {len(found)} clips, {moved} with another apex than before")
+    _list(left_out)
 
 
 @command.command()
@@ -103,13 +110,19 @@ def features(config: str, out: str, cfg_options: tuple[str, ...]) -> None:
     import numpy as np
 
     from ffplug.datasets.formats import atomic_path
+    from ffplug.errors import DataError
+    from ffplug_face.micro_expression.loso import collect_features
 
     dataset = _dataset(config, cfg_options)[0]
-    values = np.stack([dataset.features(index).numpy() for index in range(len(dataset))])
+    found, left_out = collect_features(dataset)
+    if not found:
+        raise DataError(f"no face in any of {len(dataset)} clips: {next(iter(left_out.values()))}")
+    clips, values = [dataset.clips[index] for index in found], np.stack([*found.values()])
     with atomic_path(out) as temporary, open(temporary, "wb") as file:
-        labels = np.array([clip.label for clip in dataset.clips])
-        np.savez(file, clips=np.array([clip.key for clip in dataset.clips]), labels=labels, features=values)
+        labels = np.array([clip.label for clip in clips])
+        np.savez(file, clips=np.array([clip.key for clip in clips]), labels=labels, features=values)
     click.echo(f"{out}: {' x '.join(map(str, values.shape))}")
+    _list(left_out)
 
 
 @command.command()
@@ -153,7 +166,8 @@ def run(
 
     for note in loso.run(workers, progress):
         click.echo(note)
-    write_flow_picture(folder, loso.features().numpy(), [clip.label for clip in dataset.clips])
+    used = [index for index, clip in enumerate(dataset.clips) if clip.key not in loso.left_out]
+    write_flow_picture(folder, loso.features().numpy()[used], [dataset.clips[index].label for index in used])
     _score(folder, None, oracle_epoch, 2000)
 
 
@@ -165,6 +179,14 @@ def run(
 def score(run: str, against: str | None, oracle_epoch: bool, resamples: int) -> None:
     """Score the run in the folder RUN, and write scores.json, report.html and pictures there."""
     _score(Path(run), against, oracle_epoch, resamples)
+
+
+def _list(left_out: Mapping[str, str]) -> None:
+    """Say which clips were left out, and why."""
+    if left_out:
+        click.echo(f"{len(left_out)} clips left out")
+    for clip, reason in left_out.items():
+        click.echo(f"left out {clip}: {reason}")
 
 
 def _dataset(config: str, cfg_options: tuple[str, ...]) -> tuple:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ffplug.apis.weights import sha256
+from ffplug.apis.weights import find_file, sha256
 from ffplug.datasets.formats import atomic_path, read_flow, read_image
 from ffplug.errors import ConfigError, DataError, did_you_mean
-from ffplug_face.crops import YuNet, align
+from ffplug_face.crops import FaceDetector, YuNet, align
 from ffplug_face.micro_expression.manifest import Clip, frames_in
 from ffplug_face.registry import TRANSFORMS
 
@@ -141,12 +141,13 @@ class FlowFeature:
 
     Args:
         flow: a flow model: the config of its class (anything with ``predict_flow``), a model's name, or a config file.
-        checkpoint: its weights.
+        checkpoint: its weights, a file or the name of released ones.
         flow_key: which of the model's results to take, such as ``"expression_flow"`` of one that splits the motion.
         flow_root: take flow from files ``flow_root/DATASET/SUBJECT/CLIP.flo`` instead, relative to the data's folder.
         flow_size: side in pixels to which the frames are resized for the flow model; None leaves them as they are.
-        detector: OpenCV's YuNet file (.onnx), by which the face is found in the onset frame and both frames are laid
-            upright into a crop of ``flow_size``; None takes frames as they are, as for the data sets' cropped versions.
+        detector: OpenCV's YuNet file (.onnx), or the config of another :class:`~ffplug_face.crops.FaceDetector`, by
+            which the face is found in the onset frame and both frames are laid upright into a crop of ``flow_size``;
+            None takes frames as they are, as for the data sets' cropped versions.
         head: how head motion is removed, see :func:`head_motion`.
         size: side of the feature in pixels.
         channels: of the feature: ``"u"``, ``"v"``, ``"strain"``, ``"magnitude"``.
@@ -170,7 +171,7 @@ class FlowFeature:
         flow_key: str = "flow",
         flow_root: str | None = None,
         flow_size: int | None = 256,
-        detector: str | None = None,
+        detector: str | Mapping[str, Any] | None = None,
         head: str | None = "similarity",
         size: int = 28,
         channels: Sequence[str] = ("u", "v", "strain"),
@@ -207,7 +208,7 @@ class FlowFeature:
         self.device = device
         self.random_weights = random_weights
         self._model: nn.Module | None = None
-        self._finder: YuNet | None = None
+        self._finder: FaceDetector | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without models, which other processes build where they need them."""
@@ -225,6 +226,7 @@ class FlowFeature:
 
         Raises:
             DataError: a frame or flow file is missing, damaged or of another size, or the flow is not finite.
+            NoFaceError: the detector finds no face in the onset frame.
         """
         flow = self.clip_flow(clip, root)
         if not np.isfinite(flow).all():
@@ -292,7 +294,8 @@ class FlowFeature:
             return [self._resize(first), *(self._resize(read_image(str(path))) for path in others)]
         size = (self.flow_size, self.flow_size)
         if self._finder is None:
-            self._finder = YuNet(self.detector)
+            given = self.detector
+            self._finder = TRANSFORMS.build(dict(given)) if isinstance(given, Mapping) else YuNet(given)
         move = align(self._finder.one(first, str(onset)).points, size)
         return [move.warp(first, size), *(move.warp(read_image(str(path)), size) for path in others)]
 
@@ -305,17 +308,23 @@ class FlowFeature:
 
     def _key(self, onset: Path, apex: Path) -> str:
         """Hash of the frames' content, the flow model and its weights."""
-        digest = hashlib.sha256(
-            json.dumps([self.flow, self.flow_key, self.flow_size, self.detector], sort_keys=True).encode()
-        )
+        digest = self._model_digest.copy()
         for path in (onset, apex):
             digest.update(_digest(path))
-        digest.update(self._checkpoint_digest)
         return digest.hexdigest()[:32]
 
     @functools.cached_property
-    def _checkpoint_digest(self) -> bytes:
-        return _digest(Path(self.checkpoint)) if self.checkpoint else b""
+    def _model_digest(self) -> Any:
+        """Hash of the flow model's config and weights, whatever name or file they were given by, and of the crop."""
+        from ffplug.config import load_config
+
+        flow = self.flow if isinstance(self.flow, Mapping) else load_config(self.flow).to_dict()["model"]
+        digest = hashlib.sha256(
+            json.dumps([flow, self.flow_key, self.flow_size, self.detector], sort_keys=True, default=str).encode()
+        )
+        if self.checkpoint is not None:
+            digest.update(_digest(find_file(self.checkpoint)[0]))
+        return digest
 
 
 def _digest(path: Path) -> bytes:

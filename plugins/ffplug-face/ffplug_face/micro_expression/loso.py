@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ffplug.datasets.formats import atomic_path, write_bytes
 from ffplug.errors import DataError, FFPlugError
+from ffplug_face.crops import NoFaceError
 from ffplug_face.micro_expression.dataset import MicroExpressionDataset
 from ffplug_face.micro_expression.learners import Learner
 from ffplug_face.micro_expression.manifest import CLASSES, Clip
@@ -55,7 +56,7 @@ class Fold:
     @property
     def file(self) -> Path:
         """The fold's predictions, below the run's folder."""
-        return Path("folds") / f"seed{self.seed}" / f"{self.person.replace('/', '_')}.csv"
+        return Path("folds") / f"seed{self.seed}" / f"{self.person}.csv"
 
     @property
     def own_seed(self) -> int:
@@ -64,22 +65,27 @@ class Fold:
         return int.from_bytes(digest[:4], "little") % 2**31
 
 
-def folds(clips: Sequence[Clip], seeds: Sequence[int]) -> list[Fold]:
+def folds(clips: Sequence[Clip], seeds: Sequence[int], left_out: Collection[str] = ()) -> list[Fold]:
     """All folds, by seed and then by person; a subject id in two data sets is two people.
+
+    Args:
+        clips: of the manifest.
+        seeds: one training of each fold for each.
+        left_out: keys of clips that neither train nor test.
 
     Raises:
         DataError: there is one person alone.
     """
+    used = [index for index, clip in enumerate(clips) if clip.key not in left_out]
     people: dict[str, list[int]] = {}
-    for index, clip in enumerate(clips):
-        people.setdefault(clip.person, []).append(index)
+    for index in used:
+        people.setdefault(clips[index].person, []).append(index)
     if len(people) < 2:
         raise DataError(
             f"only {next(iter(people), 'nobody')} in the manifest: leaving one out leaves nobody to learn from"
         )
-    everyone = range(len(clips))
     return [
-        Fold(person, seed, tuple(i for i in everyone if clips[i].person != person), tuple(people[person]))
+        Fold(person, seed, tuple(i for i in used if clips[i].person != person), tuple(people[person]))
         for seed in seeds
         for person in sorted(people)
     ]
@@ -132,6 +138,8 @@ class _Worker:
             watch if self.oracle else None,
         )
         found = learner.predict(self.features[test], sets)
+        if not found.isfinite().all():
+            raise DataError(f"{fold.person}: its predictions are not finite: the training diverged, lower its rate")
         if watched:
             with _whole(self.folder / "epochs" / fold.file.with_suffix(".npy")) as file:
                 np.save(file, torch.stack(watched).numpy())
@@ -164,11 +172,24 @@ def _run(task: _Task) -> None:
     _worker(task)
 
 
+def collect_features(dataset: MicroExpressionDataset) -> tuple[dict[int, Tensor], dict[str, str]]:
+    """The features of a data set's clips by index, and why clips have none: no face was found in their onset frame."""
+    found: dict[int, Tensor] = {}
+    left_out: dict[str, str] = {}
+    for index, clip in enumerate(dataset.clips):
+        try:
+            found[index] = dataset.features(index)
+        except NoFaceError as error:
+            left_out[clip.key] = str(error)
+    return found, left_out
+
+
 class LeaveOneSubjectOut:
     """A run in a folder: features once, then the folds that are not there yet.
 
     The folder holds ``run.json`` (configs, clips and what was noticed), ``features.npy`` and, for each fold,
-    ``folds/seedS/DATASET_SUBJECT.csv`` with the probabilities of its clips. Truth is joined when the run is scored.
+    ``folds/seedS/DATASET/SUBJECT.csv`` with the probabilities of its clips. Truth is joined when the run is scored.
+    Clips whose onset frame shows no face are left out and listed.
 
     Args:
         dataset: the clips.
@@ -194,8 +215,9 @@ class LeaveOneSubjectOut:
         self.dataset = dataset
         self.learner = dict(learner)
         self.folder = Path(folder)
-        self.folds = folds(dataset.clips, seeds)
+        self.seeds = tuple(seeds)
         self.oracle = oracle
+        self.left_out: dict[str, str] = {}
         self.about = {
             "learner": self.learner,
             "data": dict(about or {}),
@@ -204,6 +226,7 @@ class LeaveOneSubjectOut:
             "procedural": dataset.procedural,
         }
         self._check_folder()
+        self.folds = folds(dataset.clips, self.seeds, self.left_out)
 
     def _check_folder(self) -> None:
         path = self.folder / RUN
@@ -215,6 +238,7 @@ class LeaveOneSubjectOut:
                 raise DataError(
                     f"{path}: another run (its {' and '.join(changed)} differ): name another folder, or delete this one"
                 )
+            self.left_out = before["left_out"]
 
     def run(self, workers: int = 0, progress: Callable[[int, int], None] | None = None) -> list[str]:
         """Compute the features and the folds that are missing.
@@ -224,15 +248,18 @@ class LeaveOneSubjectOut:
             progress: called with the number of folds that are done, and of all.
 
         Returns:
-            What was noticed, one line each: folds whose training clips lack a class.
+            What was noticed, one line each: clips that were left out, folds whose training clips lack a class.
 
         Raises:
-            DataError: a clip has no feature.
+            DataError: a frame or flow is missing or damaged, or no two people are left.
             FFPlugError: folds failed; those that are done stay, and the same call goes on with the others.
         """
         clips = self.dataset.clips
         features = self.features()
-        notes = []
+        self.folds = folds(clips, self.seeds, self.left_out)
+        notes = [f"left out {key}: {reason}" for key, reason in self.left_out.items()]
+        if notes:
+            notes.insert(0, f"{len(notes)} of {len(clips)} clips left out")
         for fold in self.folds:
             seen = {clips[index].label for index in fold.train}
             missing = [str(label) for label in range(self.dataset.classes) if label not in seen]
@@ -240,7 +267,8 @@ class LeaveOneSubjectOut:
                 notes.append(f"fold {fold.person}: no training clip of class {', '.join(missing)}")
         for note in notes:
             logger.warning(note)
-        write_bytes(self.folder / RUN, (json.dumps({**self.about, "notes": notes}, indent=1) + "\n").encode())
+        about = {**self.about, "left_out": self.left_out, "notes": notes}
+        write_bytes(self.folder / RUN, (json.dumps(about, indent=1) + "\n").encode())
         left = [fold for fold in self.folds if not self._done(fold)]
         count, total = len(self.folds) - len(left), len(self.folds)
         tasks = [
@@ -273,13 +301,20 @@ class LeaveOneSubjectOut:
         return (self.folder / fold.file).is_file() and (not self.oracle or epochs.is_file())
 
     def features(self) -> Tensor:
-        """The features of all clips, N×C×H×W: those in the run's folder, or computed and stored there."""
+        """The features of all clips, N×C×H×W: those in the run's folder, or computed and stored there.
+
+        Those of a clip without a face are zero, and it is listed in ``left_out``.
+        """
         path = self.folder / "features.npy"
         if path.is_file() and (self.folder / RUN).is_file():
             return torch.from_numpy(np.load(path, allow_pickle=False))
         start = time.monotonic()
-        features = torch.stack([self.dataset.features(index) for index in range(len(self.dataset))])
-        logger.info("features of %d clips in %.0f s", len(features), time.monotonic() - start)
+        found, self.left_out = collect_features(self.dataset)
+        if not found:
+            raise DataError(f"no face in any of {len(self.dataset)} clips: {next(iter(self.left_out.values()))}")
+        blank = torch.zeros_like(next(iter(found.values())))
+        features = torch.stack([found.get(index, blank) for index in range(len(self.dataset))])
+        logger.info("features of %d clips in %.0f s", len(found), time.monotonic() - start)
         with _whole(path) as file:
             np.save(file, features.numpy())
         return features
@@ -303,23 +338,30 @@ class LeaveOneSubjectOut:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(tasks)), context, _start, given) as pool:
             waiting = {pool.submit(_run, task): task.fold for task in tasks}
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    error = future.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        error = DataError("a worker process died, for want of memory perhaps: use fewer workers")
-                    yield waiting.pop(future), error
+            try:
+                while waiting:
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        error = future.exception()
+                        if isinstance(error, BrokenProcessPool):
+                            error = DataError("a worker process died, for want of memory perhaps: use fewer workers")
+                        yield waiting.pop(future), error
+            finally:
+                pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for all folds
 
 
 def _read_run(folder: Path) -> dict[str, Any]:
     path = folder / RUN
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{folder}: no run of `ffplug micro run` ({RUN} is missing)") from None
     except ValueError as error:
         raise DataError(f"{path}: damaged: {error}") from error
+    keys = {"clips", "classes", "procedural", "left_out", "notes"}
+    if not isinstance(found, dict) or not keys <= found.keys():
+        raise DataError(f"{path}: damaged: expected an object with {', '.join(sorted(keys))}")
+    return found
 
 
 def read_run(folder: str | os.PathLike[str]) -> tuple[Predictions, dict[str, Any]]:
@@ -330,9 +372,9 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[Predictions, dict[str, Any
     """
     folder = Path(folder)
     about = _read_run(folder)
-    clips = [Clip(*values) for values in about["clips"]]
+    clips = _used(about)
     found: dict[int, dict[str, list[float]]] = {}
-    paths = sorted((folder / "folds").glob("seed*/*.csv"))
+    paths = sorted((folder / "folds").glob("seed*/*/*.csv"))
     for path in paths:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -355,6 +397,12 @@ def read_run(folder: str | os.PathLike[str]) -> tuple[Predictions, dict[str, Any
     return _predictions(clips, probabilities), about
 
 
+def _used(about: Mapping[str, Any]) -> list[Clip]:
+    """The clips of a run but those that were left out."""
+    clips = [Clip(*values) for values in about["clips"]]
+    return [clip for clip in clips if clip.key not in about["left_out"]]
+
+
 def _predictions(clips: Sequence[Clip], probabilities: np.ndarray) -> Predictions:
     return Predictions(
         tuple(clip.key for clip in clips),
@@ -375,7 +423,7 @@ def oracle_epochs(folder: str | os.PathLike[str]) -> Predictions:
     """
     folder = Path(folder)
     about = _read_run(folder)
-    clips = [Clip(*values) for values in about["clips"]]
+    clips = _used(about)
     truth = np.array([clip.label for clip in clips])
     seeds = sorted(int(path.name.removeprefix("seed")) for path in (folder / "folds").glob("seed*"))
     probabilities = np.zeros((len(seeds), len(clips), about["classes"]))

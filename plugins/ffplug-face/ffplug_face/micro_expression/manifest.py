@@ -137,8 +137,10 @@ def _parse(row: dict[str, str], where: str, classes: int) -> Clip:
         order = f"onset {row['onset']}, apex {row['apex']}, offset {row['offset']}"
         raise DataError(f"{where}: {order}: expected onset <= apex <= offset")
     for column in ("dataset", "subject", "clip"):
-        if "/" in row[column] or "\\" in row[column]:
-            raise DataError(f"{where}: {column} is {row[column]!r}, expected no slash in a name")
+        if re.search(r"[/\\\x00-\x1f]", row[column]) or row[column] in (".", ".."):
+            raise DataError(
+                f"{where}: {column} is {row[column]!r}, expected a name without slash, that can be a file's"
+            )
     return Clip(**{column: numbers.get(column, row[column]) for column in COLUMNS})
 
 

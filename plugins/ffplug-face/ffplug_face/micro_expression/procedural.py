@@ -51,7 +51,7 @@ def write_example(
     """Write a set: ``manifest.csv``, frames and, for each clip, exact flow from onset to apex.
 
     A subject is an identity with skin, background, light and camera of its own, seen in an upright crop of the face.
-    The classes take turns. Each clip shows one of its class's :data:`PATTERNS` with an asymmetry of its own, from the onset
+    The classes take turns. Each clip shows one of its class's :data:`PATTERNS`, not quite symmetric, from the onset
     by the apex to the offset, while head and light drift. Exact flow lies in ``flow/DATASET/SUBJECT/CLIP.flo``, and
     what the same head pose without expression leaves of it in ``expression/DATASET/SUBJECT/CLIP.flo``. A clip follows
     from the seed and its place alone.
