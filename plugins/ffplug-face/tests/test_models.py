@@ -152,6 +152,11 @@ def test_flame_is_its_maths(tmp_path: Path, kind: str):
     # Codes of networks that predict the first few coefficients go in as they are.
     few = head(row(shape[:3]), row(expression[:2]), row(pose), row(translation))[0].numpy()
     np.testing.assert_allclose(few, flame_vertices(arrays, shape[:3], expression[:2], pose, translation), atol=1e-7)
+    # Offsets of a tracker count as part of the rest mesh, from which the joints follow.
+    offsets = 0.05 * rng.randn(POINTS, 3)
+    moved = flame_vertices({**arrays, "v_template": arrays["v_template"] + offsets}, shape, expression, pose, translation)
+    found = head(row(shape), row(expression), row(pose), row(translation), row(offsets))[0].numpy()
+    np.testing.assert_allclose(found, moved, atol=1e-7)
     assert head.parents == (-1, 0, 1, 1, 1) and head.n_shape == IDENTITIES and head.n_expression == EXPRESSIONS
 
 

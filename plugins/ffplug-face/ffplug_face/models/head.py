@@ -163,6 +163,7 @@ class HeadModel(nn.Module):
         expression: Tensor | None = None,
         pose: Tensor | None = None,
         translation: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> Tensor:
         """The vertices.
 
@@ -171,11 +172,15 @@ class HeadModel(nn.Module):
             expression: B×(up to ``n_expression``) coefficients; ARKit's in 0..1, FLAME's in standard deviations.
             pose: B×15, an axis-angle triple (radians) for each joint.
             translation: B×3, metres.
+            offsets: B×V×3, metres: what a tracker found of the person that the coefficients do not say; the joints
+                follow them, as they follow the coefficients.
 
         Returns:
             B×V×3, metres. The batch is that of the arguments; those of one sample serve all.
         """
         rest = self.rest(shape, expression)
+        if offsets is not None:
+            rest = rest + offsets
         if pose is None:
             posed = rest
         else:
