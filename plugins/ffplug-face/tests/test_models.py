@@ -154,7 +154,9 @@ def test_flame_is_its_maths(tmp_path: Path, kind: str):
     np.testing.assert_allclose(few, flame_vertices(arrays, shape[:3], expression[:2], pose, translation), atol=1e-7)
     # Offsets of a tracker count as part of the rest mesh, from which the joints follow.
     offsets = 0.05 * rng.randn(POINTS, 3)
-    moved = flame_vertices({**arrays, "v_template": arrays["v_template"] + offsets}, shape, expression, pose, translation)
+    moved = flame_vertices(
+        {**arrays, "v_template": arrays["v_template"] + offsets}, shape, expression, pose, translation
+    )
     found = head(row(shape), row(expression), row(pose), row(translation), row(offsets))[0].numpy()
     np.testing.assert_allclose(found, moved, atol=1e-7)
     assert head.parents == (-1, 0, 1, 1, 1) and head.n_shape == IDENTITIES and head.n_expression == EXPRESSIONS
