@@ -76,7 +76,9 @@ def _option(text: str) -> tuple[str, Any]:
     show_default=True,
     help="'analytic', 'pictures' (those that scikit-image and scikit-learn ship), 'mixed', or a folder of pictures.",
 )
-@click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change a scene option, such as fog=0.2.")
+@click.option(
+    "--set", "changes", multiple=True, metavar="NAME=VALUE", help="Change what scenes are drawn from, as fog=0.2."
+)
 @click.option("--overwrite", is_flag=True, help="Replace another procedural set at ROOT (never anything else).")
 @bulk_options
 def command(

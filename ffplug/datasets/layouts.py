@@ -70,6 +70,20 @@ class Layout:
         """Whether ``root`` looks like the root folder of this data set."""
         return any(fileio.exists(join(root, marker)) for marker in self.markers)
 
+    def options(self, difficulty: str, changes: dict[str, Any]) -> Any:
+        """Return what scenes are drawn from; a layout whose scenes are no layered shapes has options of its own.
+
+        Args:
+            difficulty: of the recipe.
+            changes: values by name, as ``ffplug synth --set`` takes them.
+
+        Raises:
+            ConfigError: a name is unknown, or a value out of its range.
+        """
+        from ffplug.datasets.procedural.options import SceneOptions
+
+        return SceneOptions.preset(difficulty, **changes)
+
     def write_scene(self, folder: Path, recipe: Recipe, subset: int, index: int) -> None:
         """Write one procedural scene.
 

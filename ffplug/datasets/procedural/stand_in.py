@@ -39,7 +39,8 @@ class ProceduralStandIn:
         seed: seed of the set.
         difficulty: ``'demo'``, ``'standard'`` or ``'hard'``.
         textures: ``'analytic'``, ``'pictures'``, ``'mixed'`` or a folder with pictures.
-        options: fields of :class:`~ffplug.datasets.procedural.options.SceneOptions` that differ from the difficulty's.
+        options: what differs from the difficulty: fields of
+            :class:`~ffplug.datasets.procedural.options.SceneOptions`, or of what the layout draws from.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class Recipe:
         seed: seed of the set, >= 0.
         difficulty: 'demo', 'standard' or 'hard'.
         textures: 'analytic', 'pictures', 'mixed' or a folder with pictures.
-        options: fields of :class:`SceneOptions` that differ from the difficulty's.
+        options: what differs from the difficulty: fields of :class:`SceneOptions`, or of what the layout draws from.
 
     Raises:
         ConfigError: a value is out of its range or a name is unknown.
@@ -61,14 +61,14 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        get_layout(self.layout)
+        layout = get_layout(self.layout)
         if len(self.size) != 2 or min(self.size) < 16:
             raise ConfigError(f"size={self.size}: expected height and width of at least 16 pixels")
         for name, least in (("scenes", 1), ("frames", 2), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected at least {least}")
         object.__setattr__(self, "size", tuple(self.size))
-        SceneOptions.preset(self.difficulty, **self.options)
+        layout.options(self.difficulty, self.options)
 
     @property
     def test_scenes(self) -> int:

@@ -178,7 +178,7 @@ def test_the_generator_writes_this_layout(drawn: Path):
     assert len(dataset) == 4 and len(FacialFlowNetDataset(str(drawn), split="val")) == 2
     sample = dataset[2]["data_samples"]
     assert sample.procedural
-    flow = FacialFlowNetLayout.scene(RECIPE, 0, int(sample.sequence.split("/")[1])).flow(0)
+    flow = FacialFlowNetLayout().scene(RECIPE, 0, int(sample.sequence.split("/")[1])).flow(0)
     assert torch.equal(sample.gt_flow, flow.facial) and torch.equal(sample.gt_head_flow, flow.head)
     assert torch.equal(sample.gt_mask, flow.mask) and torch.equal(sample.gt_occlusion, ~flow.visible)
     assert flow.mask.float().mean() > 0.05 and flow.head[:, flow.mask].abs().max() > 0.2
@@ -205,13 +205,26 @@ def test_a_scene_follows_from_the_recipe_alone(drawn: Path, tmp_path: Path):
         assert path.read_bytes() == (drawn / path.relative_to(tmp_path / "alone")).read_bytes(), path.name
 
 
+def test_what_is_drawn_can_be_chosen():
+    still = dict(yaw_pitch_roll=[0, 0, 0], translation=0, emotions=["happiness"], eases=["smooth"])
+    scene = FacialFlowNetLayout().scene(
+        Recipe("ffn", frames=2, size=(48, 48), textures="analytic", options=still), 0, 0
+    )
+    flow = scene.flow(0)
+    assert scene.sequence.emotion == "happiness"
+    assert flow.head[:, flow.mask].abs().max() < 1e-3 < flow.expression[:, flow.mask].abs().max()
+    for name, said in (("yaw", "'yaw' is unknown"), ("size", "'size' is unknown"), ("emotion", "mean 'emotions'")):
+        with pytest.raises(ConfigError, match=said):
+            Recipe("ffn", options={name: 1})
+
+
 def warped(image: np.ndarray, flow: torch.Tensor) -> np.ndarray:
     y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float32)
     return cv2.remap(image, x + flow[0].numpy(), y + flow[1].numpy(), cv2.INTER_LINEAR)
 
 
 def test_the_flows_lead_from_frame_to_frame():
-    scene = FacialFlowNetLayout.scene(Recipe("ffn", scenes=1, frames=4, size=(192, 192), textures="analytic"), 0, 0)
+    scene = FacialFlowNetLayout().scene(Recipe("ffn", scenes=1, frames=4, size=(192, 192), textures="analytic"), 0, 0)
     flow = scene.flow(0)
     first = scene.image(0).permute(1, 2, 0).numpy().astype(np.float32)
     inside = cv2.erode((flow.mask & flow.visible).numpy().astype(np.uint8), np.ones((5, 5), np.uint8)) > 0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from ffplug_face.models import HeadModel, OpenHead
@@ -15,11 +16,13 @@ from ffplug.datasets import write_flow, write_image
 from ffplug.datasets.formats import write_bytes, write_mask
 from ffplug.datasets.layouts import Layout, Part
 from ffplug.datasets.procedural import Recipe
+from ffplug.errors import ConfigError, did_you_mean
 from ffplug_decflow.registry import LAYOUTS
 
 LENGTHS = (5, 10, 15, 20)
 """Frames of FacialFlowNet's sequences."""
 
+_OF_RECIPE = ("frames", "size", "backgrounds")
 _READER = "ffplug_decflow.FacialFlowNetDataset"
 
 
@@ -35,7 +38,8 @@ class FacialFlowNetLayout(Layout):
 
     A sequence has 5, 10, 15 or 20 frames, at most as many as the recipe says (or, below 5, exactly as many). The scenes
     of the second part are the split ``val``. Head frames show the pose of their time and the expression of the frame
-    before. What was drawn is in ``meta/``.
+    before. What was drawn is in ``meta/``. The options are those of
+    :class:`~ffplug_face.sequences.SequenceOptions`, less what the recipe says: frames, size and backgrounds.
     """
 
     title = "FacialFlowNet"
@@ -49,11 +53,24 @@ class FacialFlowNetLayout(Layout):
     )
     splits: ClassVar[tuple[str, str]] = ("train", "val")
 
-    @staticmethod
-    def scene(recipe: Recipe, subset: int, index: int) -> FaceScene:
+    def options(self, difficulty: str, changes: dict[str, Any]) -> SequenceOptions:
+        """What sequences are drawn from; the difficulty makes no difference."""
+        names = [field.name for field in dataclasses.fields(SequenceOptions) if field.name not in _OF_RECIPE]
+        for name in changes:
+            if name not in names:
+                near = did_you_mean(name, names)
+                raise ConfigError(f"option {name!r} is unknown: expected one of {', '.join(names)}{near}")
+        return SequenceOptions(**{k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()})
+
+    def scene(self, recipe: Recipe, subset: int, index: int) -> FaceScene:
         """The scene that is written for ``index`` of a part; it follows from the recipe alone."""
         lengths = tuple(length for length in LENGTHS if length <= recipe.frames) or (recipe.frames,)
-        options = SequenceOptions(frames=lengths, size=recipe.size, backgrounds=recipe.textures)
+        options = dataclasses.replace(
+            self.options(recipe.difficulty, recipe.options),
+            frames=lengths,
+            size=recipe.size,
+            backgrounds=recipe.textures,
+        )
         head = open_head()
         return FaceScene(head, draw_sequence(head, recipe.seed, 2 * index + subset, options), options)
 
