@@ -109,6 +109,10 @@ class VideoFrames:
                 raise DataError(
                     f"{self.path}: cannot be decoded further ({error.strerror}); {read} frames read before"
                 ) from error
+        self._check_whole(packets, declared, duration, end, read)
+
+    def _check_whole(self, packets: int, declared: int, duration: float, end: float, read: int) -> None:
+        """Fail where a file ends before what it declares, or held no frame."""
         if packets < declared:
             raise DataError(f"{self.path}: is cut off: declares {declared} frames; {read} frames read")
         if not declared and duration - end > 2 / self.rate:

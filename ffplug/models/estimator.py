@@ -206,6 +206,8 @@ class RecurrentFlowEstimator(BaseModel):
         self.tile = TiledFlowInference(**tile) if tile else None
         self.size_multiple = math.lcm(self.encoder.size_multiple, self.context_encoder.size_multiple)
         self._check_parts()
+        for prior in self._priors():
+            prior.connect(self.encoder, self.context_encoder, self.cost)
         for module in self._frozen_modules():
             module.requires_grad_(False)
         preprocessor = self.data_preprocessor
@@ -233,21 +235,6 @@ class RecurrentFlowEstimator(BaseModel):
                 f"{where}update.hidden_channels",
                 update.hidden_channels,
             )
-            if decoder.prior is not None:
-                prior = decoder.prior
-                _agree(
-                    f"{where}prior.feature_channels",
-                    prior.feature_channels,
-                    "encoder.out_channels",
-                    encoder.out_channels,
-                )
-                _agree(
-                    f"{where}prior.context_channels",
-                    prior.context_channels,
-                    "context_encoder.out_channels",
-                    context.out_channels,
-                )
-                _agree(f"{where}prior.cost_channels", prior.cost_channels, "cost.out_channels", cost.out_channels)
             if decoder.policy is not None:
                 _agree(
                     f"{where}policy.hidden_channels",

@@ -204,17 +204,10 @@ class Start:
 
 
 class Prior(BaseModule):
-    """Where the first low-resolution flow comes from.
+    """Where the first low-resolution flow comes from."""
 
-    Attributes:
-        feature_channels: C that the matching features must have, or None for any.
-        context_channels: C that the context must have, or None for any.
-        cost_channels: C that the cost's look-up must have, or None for any.
-    """
-
-    feature_channels: int | None = None
-    context_channels: int | None = None
-    cost_channels: int | None = None
+    def connect(self, encoder: FrameEncoder, context_encoder: FrameEncoder, cost: Cost) -> None:
+        """Called once, when the estimator is built: make the layers whose channels follow from the other parts."""
 
     def forward(self, encoded: Encoded, lookup: Lookup, flow_init: Tensor | None) -> Start:
         """What to begin with; ``flow_init`` is the low-resolution flow that the caller gave (a warm start), or None."""
