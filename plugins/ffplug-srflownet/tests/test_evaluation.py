@@ -17,11 +17,12 @@ def sample(name: str = "a", slope: float = 0.0, drift: float = 0.0) -> dict:
 
 
 def test_the_figures_are_those_of_the_face_and_of_what_is_beside_it():
-    metric = FacialFlowMetric()
+    metric = FacialFlowMetric(border=1)
     metric.process(None, [sample(slope=2.0, drift=0.5)])
     metric.process(None, [sample(slope=2.0, drift=0.5)])  # a pair that a sampler repeats counts once
     # On the face: 4 rows of 0, 2, 4. Derivatives: 8 along x and 9 down, of two components; 8 of them are 2.
     expected = {"EPE": (4 * 6 + 12 * 0.5) / 24, "EPE_face": 2.0, "drift": 0.5, "gradient": 8 * 2 / (2 * (8 + 9))}
+    expected |= {"EPE_contour": (4 + 0.5) / 2, "EPE_inside": (0 + 2) / 2}  # columns 2 and 3; columns 0 and 1
     assert metric.evaluate(1) == {f"facial/{name}": pytest.approx(value) for name, value in expected.items()}
 
 

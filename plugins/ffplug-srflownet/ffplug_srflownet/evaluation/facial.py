@@ -9,15 +9,16 @@ from typing import Any
 import torch
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
+from torch.nn import functional
 
 from ffplug.datasets.base import choose
-from ffplug.errors import DataError
+from ffplug.errors import ConfigError, DataError
 from ffplug_srflownet.losses import OPERATORS, gradient, gradient_mask
 from ffplug_srflownet.registry import METRICS
 
 
-def facial_sums(predicted: Tensor, true: Tensor, valid: Tensor, face: Tensor, operator: str) -> Tensor:
-    """Sums of the four errors over a pair, and over how many numbers each goes, 2×4 float64.
+def facial_sums(predicted: Tensor, true: Tensor, valid: Tensor, face: Tensor, operator: str, border: int) -> Tensor:
+    """Sums of the six errors over a pair, and over how many numbers each goes, 2×6 float64.
 
     Args:
         predicted: flow 2×H×W, pixels.
@@ -25,12 +26,15 @@ def facial_sums(predicted: Tensor, true: Tensor, valid: Tensor, face: Tensor, op
         valid: H×W bool.
         face: H×W bool.
         operator: of the derivatives, see :func:`ffplug_srflownet.losses.gradient`.
+        border: how far the contour reaches to both sides of the face's edge, pixels.
     """
     predicted = predicted.double()
     predicted = torch.where(predicted.isfinite().all(0), predicted, math.inf)
     true = torch.where(valid, true.double(), 0.0)
     error = (predicted - true).norm(dim=0)
-    parts = [(error, valid), (error, valid & face), (predicted.norm(dim=0), ~face)]
+    contour = _near(face, border) & _near(~face, border)
+    places = [valid, valid & face, valid & contour, valid & face & ~contour]
+    parts = [*((error, place) for place in places), (predicted.norm(dim=0), ~face)]
     steps = gradient((predicted - true)[None], operator)
     masks = gradient_mask((valid & face)[None, None].double(), operator)
     slopes = [
@@ -39,14 +43,21 @@ def facial_sums(predicted: Tensor, true: Tensor, valid: Tensor, face: Tensor, op
     ]
     sums = [(values[where].sum(), where.sum()) for values, where in (*parts, *slopes)]
     totals = torch.stack([torch.stack([torch.as_tensor(x, dtype=torch.float64) for x in pair]) for pair in sums], 1)
-    return torch.cat((totals[:, :3], totals[:, 3:].sum(1, keepdim=True)), 1)
+    return torch.cat((totals[:, :5], totals[:, 5:].sum(1, keepdim=True)), 1)
+
+
+def _near(mask: Tensor, distance: int) -> Tensor:
+    """Pixels with one of the mask (H×W bool) no farther off than so many rows and columns."""
+    grown = functional.max_pool2d(mask[None].float(), 2 * distance + 1, stride=1, padding=distance)
+    return grown[0] > 0
 
 
 @METRICS.register_module()
 class FacialFlowMetric(BaseMetric):
     """Errors of facial flow over all pixels of all pairs, logged as ``facial/...``.
 
-    * ``EPE``: end-point error over all valid pixels; ``EPE_face``: over those on the face.
+    * ``EPE``: end-point error over all valid pixels; ``EPE_face``: over those on the face; ``EPE_contour``: over those
+      near its edge, on either side; ``EPE_inside``: over those on the face and away from its edge.
     * ``drift``: mean length of the predicted flow off the face, where SRFlow's backgrounds stand still.
     * ``gradient``: mean of |∂(f̂-f)| on the face, over both derivatives and both components, in pixels per pixel.
 
@@ -56,6 +67,7 @@ class FacialFlowMetric(BaseMetric):
     Args:
         operator: of the derivatives, ``"diff"`` or ``"sobel"``.
         mask: which mask of the samples is the face, see :class:`ffplug_srflownet.losses.FlowRegularizer`.
+        border: how far the contour reaches to both sides of the face's edge, pixels.
         collect_device: see MMEngine's ``BaseMetric``.
         prefix: start of the names in the log.
 
@@ -64,12 +76,15 @@ class FacialFlowMetric(BaseMetric):
     """
 
     default_prefix = "facial"
-    figures = ("EPE", "EPE_face", "drift", "gradient")
+    figures = ("EPE", "EPE_face", "EPE_contour", "EPE_inside", "drift", "gradient")
 
-    def __init__(self, operator: str = "diff", mask: str = "foreground", **kwargs: Any) -> None:
+    def __init__(self, operator: str = "diff", mask: str = "foreground", border: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.operator = choose("operator", operator, OPERATORS)
         self.mask = mask
+        if border < 1:
+            raise ConfigError(f"FacialFlowMetric: border={border}: expected at least 1 pixel")
+        self.border = border
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Measure a batch of predicted samples, given as dicts.
@@ -83,7 +98,7 @@ class FacialFlowMetric(BaseMetric):
                 raise DataError(f"FacialFlowMetric: {sample.get('sample_id')} has no gt_{self.mask}: set `mask`")
             true, valid = sample["gt_flow"], sample.get("gt_valid")
             valid = torch.ones_like(true[0], dtype=torch.bool) if valid is None else valid >= 0.5
-            sums = facial_sums(sample["pred_flow"].to(true), true, valid, face > 0.5, self.operator)
+            sums = facial_sums(sample["pred_flow"].to(true), true, valid, face > 0.5, self.operator, self.border)
             self.results.append(((sample.get("dataset"), sample.get("sample_id")), sums.tolist()))
 
     def compute_metrics(self, results: list[tuple[Any, list]]) -> dict[str, float]:
