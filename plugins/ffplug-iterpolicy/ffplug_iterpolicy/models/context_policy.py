@@ -95,8 +95,8 @@ class ContextIterationPolicy(SkippingPolicy):
     A resource preference r goes into every decision: smaller runs fewer iterations. It comes from the sample's further
     input ``preference`` where there is one, else from the argument, else from the checkpoint (where
     ``ffplug policy calibrate`` puts it), and is 1 without any. In training it is drawn from U(0.2, 1) once for a batch,
-    and decisions are soft: ``softmax((logits + Gumbel noise) / temperature)``; ``ffplug_iterpolicy.PolicyHook`` sets the
-    temperature.
+    and decisions are soft: ``softmax((logits + Gumbel noise) / temperature)``; ``ffplug_iterpolicy.PolicyHook`` sets
+    the temperature.
 
     Args:
         hidden_channels: C of the update block's hidden state.

@@ -1,0 +1,52 @@
+"""A narrow RAFT on small procedural clips, easy ones and hard ones: the base that ``iterpolicy_small`` trains on.
+
+Speeds are spread over a factor of 60, evenly on a log scale, so that some pairs need one iteration and some all.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from ffplug.configs.data.chairs import *
+    from ffplug.configs.models.raft_small import *
+    from ffplug.configs.runtime import *
+    from ffplug.configs.schedule import *
+
+prepare_data = dict(
+    type="ffplug.ProceduralStandIn",
+    layout="chairs",
+    data_root="data/easy_and_hard",
+    scenes=1000,
+    size=(80, 112),
+    textures="analytic",
+    options=dict(speed=(0.5, 30.0)),
+    workers=2,
+)
+
+model["encoder"].update(out_channels=48, widths=(16, 24, 32), bottleneck=False)
+model["context_encoder"].update(out_channels=80, widths=(16, 24, 32), norm="instance", bottleneck=False)
+model["cost"].update(levels=3, radius=3)
+model["update"].update(
+    cost_channels=147,
+    hidden_channels=48,
+    input_channels=32,
+    cost_widths=(64,),
+    flow_widths=(32, 16),
+    motion_channels=48,
+    head_width=64,
+)
+model["upsampler"] = dict(type="ffplug.ConvexUpsampler", hidden_channels=48, width=64)
+model.update(iterations=6, test_iterations=12)
+
+train_dataloader.update(batch_size=3, num_workers=0, persistent_workers=False, pin_memory=False)
+train_dataloader["dataset"].update(data_root="data/easy_and_hard")
+train_dataloader["dataset"]["pipeline"][1].update(
+    crop_size=(64, 96), min_scale=-0.1, max_scale=0.2, eraser_sides=(8, 16)
+)
+val_dataloader.update(num_workers=0, persistent_workers=False)
+val_dataloader["dataset"].update(data_root="data/easy_and_hard")
+
+optim_wrapper["optimizer"].update(lr=1e-3)
+param_scheduler.update(eta_max=1e-3, total_steps=1510)
+train_cfg.update(max_iters=1500, val_interval=1500)
+default_hooks["checkpoint"].update(interval=500)
+default_hooks["logger"].update(interval=50)
