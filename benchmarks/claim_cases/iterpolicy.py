@@ -1,0 +1,154 @@
+"""The context-aware iteration policy against running every iteration, and against policies that need no training."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from pathlib import Path
+from typing import Any
+
+from claim_cases import Claim, Comparison, Metric, ffplug
+
+ITERATIONS = 12
+WITHIN = 1.02
+"""Error that a policy may have on the pairs that its setting is chosen on, as a multiple of the base's."""
+
+_FLOPS, _TIME = "about 40 % less (Sintel), 20 % (KITTI)", ""
+
+CLAIM = Claim(
+    title="An iteration policy saves operations and time at equal error",
+    source="Cheng et al., AAAI 2024, abstract",
+    setup=(
+        "A narrow RAFT (`iterpolicy_small_base`: 3 levels, 48 channels, 6 iterations in training) on 800 procedural "
+        "pairs of 80×112 pixels, easy and hard ones: the speed of a scene is drawn evenly on a log scale between 0.5 "
+        "and 30 pixels (at 128×160), so that some pairs need one iteration and some all. 800 steps of batch 3 train the "
+        f"base, 300 the policy on it (`iterpolicy_small`), with {ITERATIONS} iterations. Of 200 further pairs, one "
+        "half chooses each policy's setting: the cheapest at which the error is within 2 % of the base's; the other half is "
+        "what the table tells of. Operations are those that ran, 2 for each multiply-accumulate, correlation included. "
+        "Times are those of one core of a CPU, the least of several passes over 48 pairs."
+    ),
+    variants={
+        "all": f"the base, {ITERATIONS} iterations for every pair",
+        "policy": "the learned policy",
+        "fixed": "the same smaller number of iterations for every pair",
+        "threshold": "stop when the flow moves by less than a threshold",
+        "random": "iterations left out at random",
+        "oracle": "the best number of iterations for each pair, by its true flow",
+    },
+    metrics={
+        "epe": Metric("EPE, px"),
+        "iterations": Metric("iterations", digits=2),
+        "mflops": Metric("MFLOPs a pair", digits=1),
+        "ms1": Metric("ms a pair, batch 1", digits=2),
+        "ms8": Metric("ms a pair, batch 8", digits=2),
+    },
+    comparisons=[
+        Comparison("epe", "policy", "all", "equal"),
+        Comparison("mflops", "policy", "all", _FLOPS),
+        Comparison("ms1", "policy", "all", _TIME),
+        Comparison("ms8", "policy", "all", _TIME),
+        Comparison("mflops", "policy", "fixed", _TIME),
+        Comparison("mflops", "policy", "threshold", _TIME),
+        Comparison("mflops", "policy", "random", _TIME),
+        Comparison("mflops", "oracle", "policy", _TIME),
+    ],
+)
+
+
+def prepare(folder: Path) -> None:
+    """Draw the pairs, of which the layout makes every fifth one of the validation part."""
+    ffplug(
+        "synth", "chairs", "--root", folder / "pairs", "--scenes", 1000, "--size", "80x112", "--textures", "analytic",
+        "--set", "speed=[0.5,30]",
+    )  # fmt: skip
+
+
+def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, float]:
+    """Train base and policy of this seed, once for all variants; choose the variant's setting, and measure it."""
+    import torch
+    from ffplug_iterpolicy.costs import step_costs
+    from ffplug_iterpolicy.curves import errors_by_step, run_policy
+
+    torch.set_num_threads(1)
+    model, pairs = _trained(seed, shared)
+    chosen_on, measured_on = pairs[::2], pairs[1::2]
+    height, width = pairs[0]["inputs"].shape[-2:]
+    target = WITHIN * float(errors_by_step(model, chosen_on, ITERATIONS)[:, -1].mean())
+    setting = None
+    for candidate, policy, inputs in _candidates(variant, model, chosen_on):
+        setting = candidate
+        if float(run_policy(model, policy, chosen_on, ITERATIONS, inputs=inputs).errors.mean()) <= target:
+            break
+    policy, inputs = next((p, i) for s, p, i in _candidates(variant, model, measured_on) if s == setting)
+    outcome = run_policy(model, policy, measured_on, ITERATIONS, inputs=inputs)
+    steps = float(outcome.steps.mean())
+    costs = step_costs(model, height, width)
+    (folder / "setting.json").write_text(json.dumps({"setting": setting, "steps": outcome.steps.tolist()}))
+    return {
+        "epe": float(outcome.errors.mean()),
+        "iterations": steps,
+        "mflops": costs.flops(steps, ITERATIONS if variant == "policy" else None) / 1e6,
+        **{f"ms{size}": _milliseconds(model, policy, measured_on, size, inputs) for size in (1, 8)},
+    }
+
+
+def _trained(seed: int, shared: Path) -> tuple[Any, list[Any]]:
+    """Base and policy, trained unless they are there, and the pairs of the validation part."""
+    from ffplug.apis.models import build_model
+    from ffplug.datasets import FlyingChairsDataset
+
+    data = shared / "pairs"
+    options = [
+        "prepare_data=None",
+        f"train_dataloader.dataset.data_root={data}",
+        f"val_dataloader.dataset.data_root={data}",
+    ]
+    with (shared / f"seed{seed}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        base, policy = shared / f"base{seed}", shared / f"policy{seed}"
+        for recipe, work, further in (
+            ("iterpolicy_small_base", base, ["train_cfg.max_iters=800", "param_scheduler.total_steps=810"]),
+            (
+                "iterpolicy_small",
+                policy,
+                ["train_cfg.max_iters=300", "param_scheduler.total_steps=310", f"load_from={base}/weights.safetensors"],
+            ),
+        ):
+            if not (work / "weights.safetensors").exists():
+                further = [*further, "train_cfg.val_interval=100000", "default_hooks.checkpoint.interval=100"]
+                ffplug(
+                    "train", recipe, "--work-dir", work, "--seed", seed, "--resume", "auto",
+                    *(part for option in (*options, *further) for part in ("--cfg-options", option)),
+                )  # fmt: skip
+    pairs = FlyingChairsDataset(str(data), split="val")
+    return build_model("iterpolicy_small", policy / "weights.safetensors"), [pairs[i] for i in range(len(pairs))]
+
+
+def _candidates(variant: str, model: Any, pairs: list[Any]) -> list[tuple[float | None, Any, dict]]:
+    """Settings of a variant with policy and further inputs, the cheapest first."""
+    import torch
+    from ffplug_iterpolicy.curves import errors_by_step, oracle_steps
+    from ffplug_iterpolicy.models import FixedSteps, RandomSkipping, UpdateThreshold
+
+    if variant == "all":
+        return [(None, None, {})]
+    if variant == "policy":
+        grid = [round(0.05 * i, 2) for i in range(1, 27)]
+        return [(r, model.decoder.policy, {"preference": torch.full((len(pairs),), r)}) for r in grid]
+    if variant == "fixed":
+        return [(n, FixedSteps(n), {}) for n in range(1, ITERATIONS + 1)]
+    if variant == "threshold":
+        return [(t, UpdateThreshold(t), {}) for t in (4.0 * 0.8**i for i in range(30))]
+    if variant == "random":
+        return [(share, RandomSkipping(share), {}) for share in (0.05 * i for i in range(21))]
+    errors = errors_by_step(model, pairs, ITERATIONS)
+    prices = [0.5 * 0.7**i for i in range(20)]
+    return [(price, FixedSteps(), {"steps": oracle_steps(errors, price).float()}) for price in prices]
+
+
+def _milliseconds(model: Any, policy: Any, pairs: list[Any], size: int, inputs: dict) -> float:
+    """Of one core, for a pair, in passes over 48 pairs; a pass that others disturbed is no minimum."""
+    from ffplug_iterpolicy.curves import time_policy
+
+    part = pairs[:48]
+    return time_policy(model, policy, part, ITERATIONS, size, {key: value[:48] for key, value in inputs.items()}, 4)
