@@ -1,7 +1,7 @@
-"""Datasets, samplers and transforms of optical flow."""
+"""Datasets, samplers and transforms."""
 
 from ffplug.datasets.augmentation import ColorJitter, RAFTDenseAugment, RAFTSparseAugment, resize_sparse_flow
-from ffplug.datasets.base import FlowDataset
+from ffplug.datasets.base import FlowDataset, ScannedDataset
 from ffplug.datasets.chairs import FlyingChairsDataset
 from ffplug.datasets.folder import FolderFlowDataset
 from ffplug.datasets.formats import read_flow, read_image, read_mask, write_flow, write_image, write_mask
@@ -34,6 +34,7 @@ __all__ = [
     "ProceduralStandIn",
     "RAFTDenseAugment",
     "RAFTSparseAugment",
+    "ScannedDataset",
     "SeededIndex",
     "SintelDataset",
     "SpringDataset",

@@ -1,4 +1,4 @@
-"""What all optical-flow datasets share: finding pairs, complaining about what is missing, seeding, metainfo."""
+"""What all datasets share: finding samples, complaining about what is missing, seeding, metainfo."""
 
 from __future__ import annotations
 
@@ -30,21 +30,20 @@ class Problem:
     sequence: str = ""
 
 
-class FlowDataset(BaseDataset):
-    """Pairs of frames with or without true flow, read from one data set's own layout on disk.
+class ScannedDataset(BaseDataset):
+    """Samples found by looking through one data set's own layout on disk.
 
-    An item is ``dict(inputs=uint8 Tensor 2×3×H×W, data_samples=FlowDataSample)`` after the default pipeline. The
-    list of pairs holds paths below ``data_root`` only and is kept as one block of bytes that workers share. With an
-    index that carries its draw (:class:`~ffplug.datasets.seeding.SeededIndex`), all that is random follows from that.
+    The list of samples holds paths below ``data_root`` only and is kept as one block of bytes that workers share. All
+    that is random follows from the draw of an index that carries one (:class:`~ffplug.datasets.seeding.SeededIndex`).
 
-    Subclasses set :attr:`layout` and :attr:`title` and yield their pairs in :meth:`scan`.
+    Subclasses set :attr:`layout` and :attr:`title` and yield their samples in :meth:`scan`.
 
     Args:
         data_root: root folder of the data set, as its :class:`~ffplug.datasets.layouts.Layout` describes it.
-        pipeline: transforms; None loads the pair and packs it.
-        indices: the first n pairs (int) or the pairs of these positions.
-        test_mode: kept for MMEngine's interface; nothing is ever fetched in the place of a damaged pair.
-        lazy_init: find the pairs at first use, not now.
+        pipeline: transforms; None takes :attr:`default_pipeline`.
+        indices: the first n samples (int) or the samples of these positions.
+        test_mode: kept for MMEngine's interface; nothing is ever fetched in the place of a damaged sample.
+        lazy_init: find the samples at first use, not now.
 
     Raises:
         DataError: the folder is missing, empty, incomplete or another data set's.
@@ -52,6 +51,10 @@ class FlowDataset(BaseDataset):
 
     layout: ClassVar[str] = ""
     title: ClassVar[str] = ""
+    noun: ClassVar[str] = "samples"
+    """What the samples are, for messages."""
+    default_pipeline: ClassVar[tuple[dict[str, Any], ...]] = ()
+    """What loads a sample and packs it."""
 
     def __init__(
         self,
@@ -63,7 +66,7 @@ class FlowDataset(BaseDataset):
         lazy_init: bool = False,
     ) -> None:
         if pipeline is None:
-            pipeline = [dict(type="ffplug.LoadFlowPair"), dict(type="ffplug.PackFlowInputs")]
+            pipeline = [dict(step) for step in self.default_pipeline]
         root = os.path.expanduser(os.fspath(data_root)) if data_root else ""
         if not root:
             raise DataError(f"{type(self).__name__}: data_root is empty; give the folder that holds the data set")
@@ -93,50 +96,19 @@ class FlowDataset(BaseDataset):
 
     @property
     def published_pairs(self) -> int | None:
-        """How many pairs the published set has for these arguments, or None where that is not known."""
+        """How many samples the published set has for these arguments, or None where that is not known."""
         return None
 
     def scan(self, problems: list[Problem]) -> Iterable[dict[str, Any]]:
-        """Yield the pairs, and put what is missing or out of order into ``problems``.
+        """Yield the samples' entries, and put what is missing or out of order into ``problems``.
 
-        A pair is made by :meth:`pair`. A whole folder that is missing is an error at once (:meth:`require`).
+        An entry has at least ``sequence`` and ``sample_id``. A whole folder that is missing is an error at once
+        (:meth:`require`).
         """
         raise NotImplementedError
 
-    def pair(
-        self,
-        img1: str,
-        img2: str,
-        flow: str | None = None,
-        *,
-        sequence: str,
-        frame: int,
-        sample_id: str,
-        dataset: str | None = None,
-        masks: dict[str, str] | None = None,
-        doubled: bool = False,
-        mask_above: int = 0,
-    ) -> dict[str, Any]:
-        """One entry of the list; paths are below the root, ``masks`` maps the name of a mask to its file.
-
-        ``doubled`` allows for ground truth on a grid twice as fine as the frames; ``mask_above`` is the greatest value
-        of a mask picture that counts as not set.
-        """
-        return dict(
-            img1_path=img1,
-            img2_path=img2,
-            flow_path=flow,
-            mask_paths=masks or {},
-            dataset=dataset or self.name,
-            sequence=sequence,
-            frame=frame,
-            sample_id=sample_id,
-            doubled=doubled,
-            mask_above=mask_above,
-        )
-
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Find the pairs.
+        """Find the samples.
 
         Raises:
             DataError: something is missing; the message names the first problem and counts the others.
@@ -151,8 +123,8 @@ class FlowDataset(BaseDataset):
                 f"{shown}: {first.path}: {first.message}{others}; `ffplug data check {self.data_root}` names them all"
             )
         if not pairs:
-            raise DataError(f"{shown}: no frame pairs in {self.data_root}; {self._wanted()}")
-        print_log(f"{shown}: {len(pairs)} frame pairs in {self.data_root}", logger="current")
+            raise DataError(f"{shown}: no {self.noun} in {self.data_root}; {self._wanted()}")
+        print_log(f"{shown}: {len(pairs)} {self.noun} in {self.data_root}", logger="current")
         self._warn(len(pairs), shown)
         return pairs
 
@@ -169,7 +141,7 @@ class FlowDataset(BaseDataset):
             )
         elif published is not None and found != published:
             print_log(
-                f"{shown}: found {found} frame pairs, the published set has {published}: going on with what is there",
+                f"{shown}: found {found} {self.noun}, the published set has {published}: going on with what is there",
                 logger="current",
                 level=logging.WARNING,
             )
@@ -216,14 +188,68 @@ class FlowDataset(BaseDataset):
         return frames
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
-        """The entry of a pair with full paths, ``procedural`` and ``draw``."""
+        """The entry of a sample with full paths, ``procedural`` and ``draw``."""
         idx = idx + len(self) if idx < 0 else idx
         if not 0 <= idx < len(self):
-            raise IndexError(f"{self.name}: index out of range: there are {len(self)} pairs")
+            raise IndexError(f"{self.name}: index out of range: there are {len(self)} {self.noun}")
         info = self.resolve(super().get_data_info(idx))
         info["procedural"] = self._metainfo["procedural"]
         info["draw"] = getattr(idx, "draw", None)
         return info
+
+    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Put ``data_root`` before the paths of an entry."""
+        raise NotImplementedError
+
+    def __getitem__(self, idx: int) -> dict[str, Any]:
+        self.full_init()
+        if torch.utils.data.get_worker_info() is not None:
+            _use_one_thread()
+        with index_rng(idx):
+            return self.pipeline(self.get_data_info(idx))
+
+
+class FlowDataset(ScannedDataset):
+    """Pairs of frames with or without true flow, read from one data set's own layout on disk.
+
+    An item is ``dict(inputs=uint8 Tensor 2×3×H×W, data_samples=FlowDataSample)`` after the default pipeline.
+    :meth:`scan` yields what :meth:`pair` makes. Arguments and errors are those of :class:`ScannedDataset`.
+    """
+
+    noun = "frame pairs"
+    default_pipeline = (dict(type="ffplug.LoadFlowPair"), dict(type="ffplug.PackFlowInputs"))
+
+    def pair(
+        self,
+        img1: str,
+        img2: str,
+        flow: str | None = None,
+        *,
+        sequence: str,
+        frame: int,
+        sample_id: str,
+        dataset: str | None = None,
+        masks: dict[str, str] | None = None,
+        doubled: bool = False,
+        mask_above: int = 0,
+    ) -> dict[str, Any]:
+        """One entry of the list; paths are below the root, ``masks`` maps the name of a mask to its file.
+
+        ``doubled`` allows for ground truth on a grid twice as fine as the frames; ``mask_above`` is the greatest value
+        of a mask picture that counts as not set.
+        """
+        return dict(
+            img1_path=img1,
+            img2_path=img2,
+            flow_path=flow,
+            mask_paths=masks or {},
+            dataset=dataset or self.name,
+            sequence=sequence,
+            frame=frame,
+            sample_id=sample_id,
+            doubled=doubled,
+            mask_above=mask_above,
+        )
 
     def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
         """Put ``data_root`` before the paths of an entry."""
@@ -232,13 +258,6 @@ class FlowDataset(BaseDataset):
                 info[key] = join(self.data_root, info[key])
         info["mask_paths"] = {name: join(self.data_root, path) for name, path in info["mask_paths"].items()}
         return info
-
-    def __getitem__(self, idx: int) -> dict[str, Any]:
-        self.full_init()
-        if torch.utils.data.get_worker_info() is not None:
-            _use_one_thread()
-        with index_rng(idx):
-            return self.pipeline(self.get_data_info(idx))
 
 
 @functools.cache
