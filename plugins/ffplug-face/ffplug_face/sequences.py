@@ -12,19 +12,20 @@ import torch
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from ffplug.datasets.procedural.textures import TextureSource
 from ffplug.datasets.seeding import derive_seed
 from ffplug.errors import ConfigError, did_you_mean
 from ffplug_face.actions import EMOTIONS, sides
 from ffplug_face.models import HeadModel
 from ffplug_face.models.head import JOINTS
 from ffplug_face.rendering import Camera, Light, SkinSource, State, optical_flow, random_light, rasterize, visible_in
+from ffplug_face.rendering.backdrop import Backdrop, draw_backdrop
+from ffplug_face.rendering.body import Body
 from ffplug_face.rendering.geometry import Surface
-from ffplug_face.rendering.picture import shade
+from ffplug_face.rendering.picture import shade, with_body
 from ffplug_face.rendering.skin import Skin
 
 EASES = ("smooth", "bump")
-"""How expression and pose go from the first frame to the last: a smoothstep, or up to an apex and back."""
+"""How expression and pose go over a sequence: a smoothstep, or up to an apex and back where there are 3 frames."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,9 @@ class SequenceOptions:
         backgrounds: ``analytic``, ``pictures``, ``mixed`` or a folder of pictures (see the core's ``TextureSource``).
         eases: which of :data:`EASES` to choose from.
         supersample: each pixel's colour is the mean of its square of this side.
+        body: whether the neck ends in a collar over shoulders; else it ends in the air.
+        drift: how far the background moves from the first frame to the last, as a camera that turns would make it:
+            standard deviation in shares of the picture's height; it turns and grows a little, too. 0 holds it still.
     """
 
     frames: tuple[int, ...] = (5, 10, 15, 20)
@@ -72,6 +76,8 @@ class SequenceOptions:
     backgrounds: str = "analytic"
     eases: tuple[str, ...] = EASES
     supersample: int = 2
+    body: bool = True
+    drift: float = 0.0
 
     def __post_init__(self) -> None:
         for name, known in (("emotions", EMOTIONS), ("eases", EASES)):
@@ -151,6 +157,8 @@ def draw_sequence(head: HeadModel, seed: int, index: int = 0, options: SequenceO
     count = int(rng.choice(options.frames))
     emotion = str(rng.choice(options.emotions))
     ease = str(rng.choice(options.eases))
+    if count == 2:
+        ease = "smooth"  # to an apex and back there is no time
     progress = _ease(ease, count, rng)
     shape = rng.normal(0, 1, head.n_shape)
     peak, jaw = _expression(head, emotion, options, rng)
@@ -237,12 +245,12 @@ class FaceFlow:
     """Flow of one pair of frames, on the pixels of the first.
 
     Attributes:
-        facial: 2×H×W float32, pixels: head and expression move.
+        facial: 2×H×W float32, pixels: head and expression move. Outside of the mask it is the body's, which moves with
+            the root, and the background's.
         head: 2×H×W float32, pixels: the head moves and the expression stays.
-        expression: 2×H×W float32, their difference.
+        expression: 2×H×W float32, their difference; 0 outside of the mask.
         mask: H×W bool, where the head is.
-        visible: H×W bool, where the second frame shows the same point; the background, which does not move, is visible
-            unless the head covers it there.
+        visible: H×W bool, where the second frame shows the same point.
     """
 
     facial: Tensor
@@ -253,7 +261,7 @@ class FaceFlow:
 
 
 class FaceScene:
-    """Pictures, flows, depth, regions and landmarks of one sequence.
+    """Pictures, flows, depth, regions and landmarks of one sequence, on the head's device.
 
     Jaw and gaze count as expression; root, neck and translation are the head.
 
@@ -262,7 +270,7 @@ class FaceScene:
         sequence: what is shown.
         options: that it was drawn with.
         skin: drawn from the sequence's seed if none is given.
-        background: 3×H×W in 0..255; likewise.
+        background: a still picture 3×H×W in 0..255; drawn likewise, and moved as the options say, if none is given.
     """
 
     def __init__(
@@ -278,62 +286,103 @@ class FaceScene:
         self.options = options or SequenceOptions()
         rng = np.random.default_rng(derive_seed(sequence.seed, "skin"))
         self.skin = SkinSource(self.options.skins).draw(rng) if skin is None else skin
-        self.background = self._background() if background is None else background
+        self.backdrop = self._backdrop() if background is None else None
+        self.background = self.backdrop.picture(0.0) if background is None else background
         self.state = functools.lru_cache(maxsize=8)(self._state)
         self.surface = functools.lru_cache(maxsize=8)(self._surface)
+        self._whole = functools.lru_cache(maxsize=8)(self._dressed)
+        self._seen = functools.lru_cache(maxsize=8)(self._rasterized)
 
     def __len__(self) -> int:
         return len(self.sequence)
 
-    def _background(self) -> Tensor:
-        camera = self.sequence.camera
-        rng = np.random.default_rng(derive_seed(self.sequence.seed, "background"))
-        texture = TextureSource(self.options.backgrounds).draw(rng, camera.height / 128)
-        y, x = np.mgrid[: camera.height, : camera.width].reshape(2, -1).astype(np.float64)
-        picture = texture.sample(x, y).reshape(camera.height, camera.width, 3)
-        return torch.from_numpy(np.clip(picture, 0, 255).astype(np.float32)).permute(2, 0, 1)
+    def _backdrop(self) -> Backdrop:
+        return draw_backdrop(self.sequence.seed, self.sequence.camera, self.options.backgrounds, self.options.drift)
+
+    @functools.cached_property
+    def body(self) -> Body | None:
+        """What the head stands on."""
+        if not self.options.body:
+            return None
+        rng = np.random.default_rng(derive_seed(self.sequence.seed, "body"))
+        return Body.draw(self.head, torch.as_tensor(self.sequence.shape[None]).to(self.head.template), rng)
+
+    @functools.cached_property
+    def _faces(self) -> Tensor:
+        return with_body(self.head, self.body)
+
+    @property
+    def _still(self) -> bool:
+        return self.backdrop is None or not self.options.drift
+
+    def _time(self, frame: int) -> float:
+        return frame / (len(self) - 1)
 
     def _state(self, frame: int, expression: int) -> State:
+        values = self.sequence.shape, self.sequence.expression[expression], *self._place(frame, expression)
+        tensors = [torch.as_tensor(value[None]).to(self.head.template) for value in values]
+        with torch.no_grad():
+            return State(self.head(*tensors)[0], self.sequence.camera)
+
+    def _place(self, frame: int, expression: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pose and translation."""
         sequence = self.sequence
         pose = np.concatenate([sequence.pose[frame, :6], sequence.pose[expression, 6:]])
-        values = (sequence.shape, sequence.expression[expression], pose, sequence.translation[frame])
-        like = self.head.template
-        tensors = [torch.as_tensor(value[None]).to(like) for value in values]
-        with torch.no_grad():
-            return State(self.head(*tensors)[0], sequence.camera)
+        return pose, sequence.translation[frame]
+
+    def _dressed(self, frame: int, expression: int) -> State:
+        """The head's state, with the body's vertices after its own."""
+        state = self.state(frame, expression)
+        if self.body is None:
+            return state
+        pose, translation = (torch.as_tensor(value).to(state.vertices) for value in self._place(frame, expression))
+        return State(torch.cat((state.vertices, self.body.posed(pose, translation))), state.camera)
+
+    def _rasterized(self, frame: int, expression: int) -> Surface:
+        return rasterize(self._whole(frame, expression), self._faces)
 
     def _surface(self, frame: int, expression: int) -> Surface:
-        return rasterize(self.state(frame, expression), self.head.faces)
+        """What each pixel shows of the head."""
+        seen = self._seen(frame, expression)
+        return seen if self.body is None else seen.part(0, len(self.head.faces))
 
     def image(self, frame: int, expression: int | None = None) -> Tensor:
         """The picture of a frame, 3×H×W uint8.
 
         Args:
-            frame: whose head pose and light it has.
+            frame: whose head pose, light and background it has.
             expression: frame whose expression it has; its own by default.
         """
-        state = self.state(frame, frame if expression is None else expression)
+        state = self._whole(frame, frame if expression is None else expression)
         light = dataclasses.replace(self.sequence.light, intensity=float(self.sequence.intensity[frame]))
-        picture = shade(self.head, state, self.skin, light, self.background, self.options.supersample)
+        background = self.background if self._still else self.backdrop.picture(self._time(frame))
+        picture = shade(self.head, state, self.skin, light, background, self.options.supersample, self.body)
         return picture.round().to(torch.uint8)
 
     def flow(self, frame: int, then: int | None = None) -> FaceFlow:
         """Exact flow from a frame to another, the next one by default."""
         then = frame + 1 if then is None else then
-        faces, now, surface = self.head.faces, self.state(frame, frame), self.surface(frame, frame)
-        facial = optical_flow(surface, faces, now, self.state(then, then)).float()
-        head = optical_flow(surface, faces, now, self.state(then, frame)).float()
-        other = self.surface(then, then)
-        visible = visible_in(surface, faces, now, self.state(then, then), other)
-        visible = visible | ~(surface.mask | other.mask)
-        return FaceFlow(facial, head, facial - head, surface.mask, visible)
+        faces, now, later = self._faces, self._whole(frame, frame), self._whole(then, then)
+        surface, other = self._seen(frame, frame), self._seen(then, then)
+        facial = optical_flow(surface, faces, now, later).float()
+        head = optical_flow(surface, faces, now, self._whole(then, frame)).float()
+        visible = visible_in(surface, faces, now, later, other)
+        behind = ~surface.mask
+        if self._still:
+            visible = visible | (behind & ~other.mask)
+        else:
+            moved, inside = self.backdrop.flow(self._time(frame), self._time(then))
+            moved, inside = moved.to(facial), inside.to(behind.device)
+            facial, head = (torch.where(behind, moved, motion) for motion in (facial, head))
+            visible = visible | (behind & inside & ~_look_up(other.mask, moved))
+        return FaceFlow(facial, head, facial - head, self.surface(frame, frame).mask, visible)
 
     def depth(self, frame: int) -> Tensor:
-        """Depth H×W float32 in metres, 0 behind the head."""
-        return self.surface(frame, frame).depth.float()
+        """Depth H×W float32 in metres of head and body, 0 where there is neither."""
+        return self._seen(frame, frame).depth.float()
 
     def regions(self, frame: int) -> Tensor:
-        """Labels H×W int64, indices into :data:`ffplug_face.models.head.REGIONS`; -1 for the background."""
+        """Labels H×W int64, indices into :data:`ffplug_face.models.head.REGIONS`; -1 outside of the head."""
         surface = self.surface(frame, frame)
         labels = self.head.regions[surface.triangle.clamp(min=0).long()]
         return torch.where(surface.mask, labels, -1)
@@ -343,6 +392,14 @@ class FaceScene:
         state = self.state(frame, frame)
         points = self.head.landmarks(state.vertices[None].double())[0]
         return state.camera.project(points)[:, :2]
+
+
+def _look_up(values: Tensor, flow: Tensor) -> Tensor:
+    """The values H×W at the pixels nearest to where a flow (2×H×W) leads; what leaves the picture takes its edge's."""
+    height, width = values.shape
+    y = (torch.arange(height, device=flow.device)[:, None] + flow[1]).round().clamp(0, height - 1)
+    x = (torch.arange(width, device=flow.device) + flow[0]).round().clamp(0, width - 1)
+    return values.flatten()[(y * width + x).long()]
 
 
 def face_scene(head: HeadModel, seed: int, index: int = 0, **options: Any) -> FaceScene:

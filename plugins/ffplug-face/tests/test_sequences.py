@@ -12,10 +12,12 @@ import torch
 from ffplug_face.actions import EMOTIONS
 from ffplug_face.models import HeadData, HeadModel, OpenHead, ProceduralHead
 from ffplug_face.models.head import REGIONS
+from ffplug_face.rendering.body import _border
 from ffplug_face.sequences import EASES, FaceScene, SequenceOptions, draw_sequence, face_scene
 
 from ffplug.datasets import write_image
 from ffplug.errors import ConfigError, DataError
+from ffplug.ops import backward_warp
 
 SMALL = {"size": (64, 56), "frames": (5,)}
 
@@ -52,7 +54,11 @@ def test_facial_flow_is_head_and_expression_flow(head):
     assert flow.expression.abs().max() > 0.3 and flow.head.abs().max() > 0.3
     for motion in (flow.facial, flow.head, flow.expression):
         assert motion.shape == (2, 96, 96) and motion.dtype == torch.float32
-        assert motion[:, ~flow.mask].abs().max() == 0
+    assert flow.expression[:, ~flow.mask].abs().max() == 0
+    behind = scene.depth(1) == 0
+    assert flow.facial[:, behind].abs().max() == 0 and flow.visible[behind].float().mean() > 0.9
+    bare = face_scene(OpenHead(), 1, 0, size=(96, 96), frames=(5,), emotions=("surprise",), body=False)
+    assert bare.flow(1).facial[:, ~bare.flow(1).mask].abs().max() == 0
     # The head's flow is that to the picture in which the expression was held.
     still = face_scene(OpenHead(), 1, 0, size=(96, 96), frames=(5,), emotions=("neutral",), extra_actions=0, gaze=0.0)
     calm = still.flow(1)
@@ -76,7 +82,7 @@ def test_held_frames_keep_the_expression(head):
 def test_labels_belong_to_the_picture(head):
     scene = face_scene(head, 3, 1, **SMALL, yaw_pitch_roll=(5.0, 3.0, 3.0))
     labels, depth, flow = scene.regions(0), scene.depth(0), scene.flow(0)
-    assert torch.equal(labels >= 0, flow.mask) and torch.equal(depth > 0, flow.mask)
+    assert torch.equal(labels >= 0, flow.mask) and bool((depth[flow.mask] > 0).all())
     points = dict(zip(head.landmark_names, scene.landmarks(0), strict=True))
     for name in ("right_eye", "left_eye"):
         x, y = points[name].round().long().tolist()
@@ -140,6 +146,54 @@ def test_the_head_fills_its_share_and_stays_in_view():
         assert 0.4 < (rows[-1] - rows[0] + 1) / 80 < 1.0
         points = scene.landmarks(0)
         assert (points > 0).all() and (points < torch.tensor([64, 80])).all()
+
+
+@pytest.mark.parametrize("make", [OpenHead, lambda: ProceduralHead(24, 32)], ids=["open", "procedural"])
+def test_the_neck_ends_in_a_collar(make):
+    head = make()
+    for index in range(4):
+        scene = face_scene(head, 5, index, size=(96, 96), frames=(2,), yaw_pitch_roll=(25.0, 8.0, 5.0))
+        seen, own = scene.depth(0) > 0, scene.flow(0).mask
+        assert (own & ~seen).sum() == 0 and (seen & ~own).sum() > 100
+        # Below the lowest seen point of the neck there is shirt in every column, down to the picture's edge.
+        columns = own.any(0).nonzero().flatten()
+        middle = int(columns.float().mean())
+        lowest = int(own[:, middle].nonzero().max())
+        assert bool(seen[lowest:, middle].all())
+        # The neck's open end is inside of the collar: what is seen there lies in front of it.
+        ends = scene.state(0, 0).projected()[_border(head)]
+        inside = ((ends[:, :2] >= 0) & (ends[:, :2] <= 95)).all(1)
+        x, y = ends[inside, :2].round().long().T
+        assert (scene.depth(0)[y, x] < ends[inside, 2] - 1e-3).float().mean() > 0.97
+        # The body turns with the root, and the expression does not move it.
+        moved, still = scene.flow(0), scene.state(0, 0)
+        assert torch.equal(moved.facial[:, seen & ~own], moved.head[:, seen & ~own])
+        assert moved.facial[:, seen & ~own].abs().max() > 0.1 and len(still.vertices) == len(head.template)
+
+
+def test_a_background_that_moves_has_its_flow(head):
+    options = {**SMALL, "size": (96, 88), "drift": 0.05, "light": "lamps", "backgrounds": "analytic"}
+    scene = face_scene(head, 1, 2, **options)
+    first, then = (scene.image(frame).float() for frame in (1, 2))
+    flow = scene.flow(1)
+    behind = (scene.depth(1) == 0) & flow.visible
+    inside = -torch.nn.functional.max_pool2d(-behind[None].float(), 5, 1, 2)[0] > 0
+    assert flow.head[:, behind].norm(dim=0).mean() > 0.5 and flow.expression[:, behind].abs().max() == 0
+    still = (then - first).abs().mean(0)[inside].mean()
+    warped = backward_warp(then[None], flow.facial[None])[0]
+    assert (warped - first).abs().mean(0)[inside].mean() < min(1.0, 0.3 * still)
+    # The way there and back is none, and no way at all is exactly none.
+    forth, back = scene.backdrop.flow(0.2, 0.7)[0], scene.backdrop.flow(0.7, 0.2)[0]
+    assert (forth + backward_warp(back[None].float(), forth[None].float())[0])[:, 20:-20, 20:-20].abs().max() < 1e-3
+    assert scene.backdrop.flow(0.4, 0.4)[0].abs().max() < 1e-12
+    # What leaves the picture is not visible.
+    height, width = flow.mask.shape
+    x = torch.arange(width) + flow.facial[0]
+    y = torch.arange(height)[:, None] + flow.facial[1]
+    outside = (x < -0.5) | (x > width - 0.5) | (y < -0.5) | (y > height - 0.5)
+    assert outside.any() and not flow.visible[outside].any()
+    held = face_scene(head, 1, 2, **{**options, "drift": 0.0})
+    assert torch.equal(held.background, scene.background)
 
 
 def test_backgrounds_and_textures_of_the_user(head, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -42,21 +43,55 @@ class Surface:
     barycentrics: Tensor
     depth: Tensor
 
-    @property
+    @cached_property
     def mask(self) -> Tensor:
         """Where there is mesh, H×W bool."""
         return self.triangle >= 0
 
+    @cached_property
+    def pixels(self) -> Tensor:
+        """The M pixels that show mesh, in reading order, as indices (int64) into the flattened picture."""
+        return self.mask.flatten().nonzero()[:, 0]
+
+    @cached_property
+    def triangles(self) -> Tensor:
+        """Their triangles, M (int64)."""
+        return self.triangle.flatten().index_select(0, self.pixels).long()
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """Their barycentrics, M×3."""
+        return self.barycentrics.flatten(0, 1).index_select(0, self.pixels)
+
     def interpolate(self, values: Tensor, faces: Tensor) -> Tensor:
         """What the vertices carry (V×C), at the M pixels that show mesh, in reading order: M×C."""
-        weights = self.barycentrics[self.mask].to(values.dtype)
-        return interpolate_attributes(values, faces, self.triangle[self.mask][None, None], weights[None, None])[
-            0, :, 0
-        ].T
+        weights = self.weights.to(values.dtype)
+        return interpolate_attributes(values, faces, self.triangles[None, None], weights[None, None])[0, :, 0].T
 
     def corners(self, faces: Tensor) -> Tensor:
         """The vertices M×3 of the triangles of the M pixels that show mesh, in reading order."""
-        return faces[self.triangle[self.mask].long()]
+        return faces.index_select(0, self.triangles)
+
+    def scatter(self, values: Tensor) -> Tensor:
+        """Values of the M pixels (M×C) as a picture C×H×W, 0 elsewhere."""
+        picture = values.new_zeros(values.shape[1], self.triangle.numel())
+        return picture.index_copy(1, self.pixels, values.T).unflatten(1, self.triangle.shape)
+
+    def part(self, first: int, last: int) -> Surface:
+        """What is seen of the triangles ``first`` to ``last`` (not included), numbered from 0; the others hide it."""
+        own = (self.triangle >= first) & (self.triangle < last)
+        return Surface(
+            torch.where(own, self.triangle - first, -1),
+            torch.where(own[..., None], self.barycentrics, 0.0),
+            torch.where(own, self.depth, 0.0),
+        )
+
+    def row(self, chosen: Tensor, first: int = 0) -> Surface:
+        """Some of the M pixels (M bool) as a picture of one row, with triangles numbered from ``first``."""
+        index = chosen.nonzero()[:, 0]
+        triangles = self.triangles.index_select(0, index) - first
+        depth = self.depth.flatten().index_select(0, self.pixels.index_select(0, index))
+        return Surface(triangles.int()[None], self.weights.index_select(0, index)[None], depth[None])
 
 
 def rasterize(state: State, faces: Tensor) -> Surface:
@@ -87,9 +122,7 @@ def optical_flow(surface: Surface, faces: Tensor, now: State, then: State) -> Te
     """
     start = _targets(surface, faces, now)
     end = _targets(surface, faces, then)
-    flow = end.new_zeros(2, *surface.triangle.shape)
-    flow[:, surface.mask] = (end - start)[:, :2].T
-    return flow
+    return surface.scatter((end - start)[:, :2])
 
 
 def _targets(surface: Surface, faces: Tensor, state: State) -> Tensor:
@@ -121,17 +154,17 @@ def visible_in(
     index = torch.where(inside, y * width + x, 0.0).long()
     found, depth = other.triangle.flatten()[index].long(), other.depth.flatten()[index]
     own = surface.corners(faces)
-    beside = (own[:, :, None] == faces[found.clamp(min=0)][:, None]).flatten(1).any(1)
+    near = faces.index_select(0, found.clamp(min=0))
+    beside = (own[:, :, None] == near[:, None]).flatten(1).any(1)
     uncovered = (found < 0) | beside | (target[:, 2] <= depth * (1 + tolerance))
     turned = _sides(now, own) * _sides(then, own) <= 0
-    visible = torch.zeros_like(surface.mask)
-    visible[surface.mask] = inside & uncovered & ~turned
-    return visible
+    return surface.scatter((inside & uncovered & ~turned)[:, None])[0]
 
 
 def _sides(state: State, corners: Tensor) -> Tensor:
     """Positive where triangles M×3 turn one side to the camera, negative where the other."""
-    a, b, c = state.projected()[corners][..., :2].unbind(1)
+    points = state.projected()[:, :2]
+    a, b, c = (points.index_select(0, corner) for corner in corners.unbind(1))
     first, second = b - a, c - a
     return first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]
 

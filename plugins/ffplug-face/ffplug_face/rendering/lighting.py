@@ -22,8 +22,12 @@ class Light:
         point_colours: P×3, theirs at one metre.
         harmonics: 9×3 coefficients of irradiance in real spherical harmonics up to degree 2 (order 1; y, z, x; xy, yz,
             3z²-1, xz, x²-y², without their normalisation), or None.
+        sky: how much more of the ambient light comes from above than from below, 0..1.
+        folds: how much less of the light from everywhere reaches what is not open to it, 0..1.
+        wrap: 3, by how much of its strength each of a lamp's colours reaches round a surface, as light that spreads in
+            skin does; 0 is Lambert's law.
         specular: strength of the highlights, 0..1.
-        shininess: exponent of Blinn-Phong's highlights; more is less rough.
+        shininess: exponent of Blinn-Phong's highlights; more is less rough. Glossier parts have a larger one.
         intensity: factor of all of it.
     """
 
@@ -36,6 +40,9 @@ class Light:
     specular: float = 0.15
     shininess: float = 24.0
     intensity: float = 1.0
+    sky: float = 0.0
+    folds: float = 0.0
+    wrap: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
     def even(cls, strength: float = 1.0) -> Light:
@@ -43,7 +50,15 @@ class Light:
         none = torch.zeros(0, 3)
         return cls(torch.full((3,), strength), none, none, none, none, specular=0.0)
 
-    def shade(self, albedo: Tensor, normals: Tensor, points: Tensor, eye: Tensor, gloss: Tensor) -> Tensor:
+    def shade(
+        self,
+        albedo: Tensor,
+        normals: Tensor,
+        points: Tensor,
+        eye: Tensor,
+        gloss: Tensor,
+        openness: Tensor | None = None,
+    ) -> Tensor:
         """Colours of surface points.
 
         Args:
@@ -52,29 +67,34 @@ class Light:
             points: M×3, places in the world.
             eye: 3, where the camera stands.
             gloss: M, factor of the highlights.
+            openness: M, which share of the light from everywhere reaches them, 0..1; all of it by default.
 
         Returns:
             M×3, linear RGB, not clipped.
         """
-        diffuse = self.ambient.to(albedo).expand_as(albedo)
-        if self.harmonics is not None:
-            diffuse = diffuse + (_harmonics(normals) @ self.harmonics.to(albedo)).clamp(min=0)
-        shine = torch.zeros_like(albedo)
         view = normalize(eye.to(points) - points, dim=1)
         # Both sides of a sheet are lit.
         normals = torch.where((normals * view).sum(1, keepdim=True) < 0, -normals, normals)
-        lamps = [(direction.to(points).expand_as(points), colour) for direction, colour in self._pairs()]
+        diffuse = self.ambient.to(albedo) * (1 + self.sky * normals[:, 1:2])
+        if self.harmonics is not None:
+            diffuse = diffuse + (_harmonics(normals) @ self.harmonics.to(albedo)).clamp(min=0)
+        if openness is not None:
+            diffuse = diffuse * (1 - self.folds * (1 - openness[:, None]))
+        lamps = [(direction.to(points)[None], colour.to(albedo)) for direction, colour in self._pairs()]
         for place, colour in zip(self.points, self.point_colours, strict=True):
             ray = place.to(points) - points
             square = (ray**2).sum(1, keepdim=True)
             lamps.append((ray / square.sqrt(), colour.to(albedo) / square))
+        wrap = albedo.new_tensor(self.wrap)
+        shininess = self.shininess * gloss.clamp(min=1) ** 1.5
+        shine = torch.zeros_like(albedo)
         for direction, colour in lamps:
-            facing = (normals * direction).sum(1, keepdim=True).clamp(min=0)
-            diffuse = diffuse + facing * colour.to(albedo)
+            facing = (normals * direction).sum(1, keepdim=True)
+            diffuse = diffuse + ((facing + wrap) / (1 + wrap)).clamp(min=0) * colour
             if self.specular:
                 half = normalize(direction + view, dim=1)
-                highlight = (normals * half).sum(1, keepdim=True).clamp(min=0) ** self.shininess
-                shine = shine + torch.where(facing > 0, highlight, 0.0) * colour.to(albedo)
+                highlight = (normals * half).sum(1).clamp(min=0) ** shininess
+                shine = shine + torch.where(facing[:, 0] > 0, highlight, 0.0)[:, None] * colour
         return self.intensity * (albedo * diffuse + self.specular * gloss[:, None] * shine)
 
     def _pairs(self) -> zip:
@@ -102,7 +122,7 @@ def random_light(rng: np.random.Generator, kind: str = "mixed") -> Light:
     drawn = rng.random() < 0.5
     tint = 1 + rng.normal(0, 0.03, 3)
     none = torch.zeros(0, 3)
-    gloss = {"specular": float(rng.uniform(0.05, 0.25)), "shininess": float(rng.uniform(12, 48))}
+    gloss = {"specular": float(rng.uniform(0.05, 0.25)), "shininess": float(rng.uniform(12, 48)), "folds": 1.0}
     if kind == "harmonics" or (kind == "mixed" and drawn):
         coefficients = rng.normal(0, 1, (9, 1)) * np.array([0, 0.2, 0.2, 0.2, 0.08, 0.08, 0.05, 0.08, 0.08])[:, None]
         coefficients[0] = rng.uniform(0.7, 0.95)
@@ -116,4 +136,7 @@ def random_light(rng: np.random.Generator, kind: str = "mixed") -> Light:
     colours = strengths * tint * (1 + rng.normal(0, 0.08, (number, 3)))
     ambient = rng.uniform(0.25, 0.5) * tint * (1 + rng.normal(0, 0.03, 3))
     numbers = (torch.tensor(value, dtype=torch.float32) for value in (ambient, directions, colours))
-    return Light(*numbers, none, none, **gloss)
+    spread = rng.uniform(0.2, 0.45)
+    return Light(
+        *numbers, none, none, **gloss, sky=float(rng.uniform(0.1, 0.5)), wrap=(spread, 0.5 * spread, 0.35 * spread)
+    )
