@@ -12,8 +12,6 @@ Three definitions of the flow that Gaussians show, composited with the weights o
 from __future__ import annotations
 
 import functools
-import os
-import zipfile
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -29,7 +27,6 @@ from torch.nn import functional
 
 from ffplug.datasets.base import choose
 from ffplug.datasets.seeding import derive_seed
-from ffplug.errors import DataError
 from ffplug.ops.gaussians import (
     GaussianProjection,
     NextFrame,
@@ -39,7 +36,6 @@ from ffplug.ops.gaussians import (
     project_gaussians,
     ray_maps,
 )
-from ffplug_srflownet.ply import read_splats
 from ffplug_srflownet.splats import Y0, Splats
 
 DEFINITIONS = ("ray", "center", "affine2d")
@@ -230,10 +226,14 @@ class SplatScene:
         faces: F×3.
         vertices: the mesh V×3 (metres) of a frame, called with its number.
         length: number of frames.
-        camera: that sees them.
+        camera: that sees them, or one for each frame.
         background: colour (3) or picture 3×H×W in 0..1; it does not move. SRFlow's is white.
         labels: F, the region of each triangle, an index into :data:`ffplug_face.models.head.REGIONS`; None where that
             is not known.
+        sh_frame: of the colours, see :meth:`Splats.bound_to`.
+
+    Raises:
+        ValueError: there are cameras for another number of frames.
     """
 
     def __init__(
@@ -242,12 +242,16 @@ class SplatScene:
         faces: Tensor,
         vertices: Callable[[int], Tensor],
         length: int,
-        camera: Camera,
+        camera: Camera | Sequence[Camera],
         background: Sequence[float] | Tensor = (1.0, 1.0, 1.0),
         labels: Tensor | None = None,
+        sh_frame: str = "world",
     ) -> None:
         self.splats, self.faces, self.vertices, self.length = splats, faces, vertices, length
-        self.camera, self.labels = camera, labels
+        self.cameras = (camera,) * length if isinstance(camera, Camera) else tuple(camera)
+        if len(self.cameras) != length:
+            raise ValueError(f"SplatScene: {len(self.cameras)} cameras for {length} frames")
+        self.labels, self.sh_frame = labels, sh_frame
         background = torch.as_tensor(background, dtype=torch.float32)
         self.background = background[:, None, None] if background.ndim == 1 else background
         self.view = functools.lru_cache(maxsize=8)(self._view)
@@ -257,7 +261,8 @@ class SplatScene:
         return self.length
 
     def _view(self, frame: int) -> View:
-        return View(self.splats.bound_to(self.vertices(frame).float(), self.faces), self.camera)
+        bound = self.splats.bound_to(self.vertices(frame).float(), self.faces, self.sh_frame)
+        return View(bound, self.cameras[frame])
 
     def _frame(self, frame: int) -> SplatFrame:
         return look(self.view(frame))
@@ -321,52 +326,3 @@ def triangle_colours(head: HeadModel, skin: Skin) -> Tensor:
     middle = torch.full((*triangles.shape, 3), 1 / 3, dtype=torch.float64)
     surface = Surface(triangles, middle, torch.ones(triangles.shape, dtype=torch.float64))
     return to_srgb(skin.colours(head, surface)[0]).clamp(0, 1)
-
-
-def avatar_scene(
-    splats: str | os.PathLike, motion: str | os.PathLike, size: tuple[int, int], field_of_view: float = 20.0
-) -> SplatScene:
-    """A GaussianAvatars head and the mesh that drives it, seen from the front.
-
-    Args:
-        splats: a ``.ply`` whose Gaussians are bound (``binding_0``).
-        motion: a ``.npz`` with ``verts`` T×V×3 (metres, y up, face towards +z) and ``faces`` F×3: any tracker's meshes,
-            with the triangles that the Gaussians were bound to.
-        size: height and width of the pictures, pixels.
-        field_of_view: angle (degrees) over the picture's shorter side, which the mesh fills to nine tenths.
-
-    Raises:
-        DataError: a file is not as described.
-    """
-    bound = read_splats(splats)
-    vertices, faces = read_motion(motion)
-    low, high = torch.aminmax(vertices.flatten(0, 1), dim=0)
-    distance = float((high - low)[:2].max()) / 0.9 / 2 / np.tan(np.radians(field_of_view) / 2)
-    camera = Camera.facing(((low + high) / 2).tolist(), distance + float((high - low)[2]) / 2, field_of_view, *size)
-    scene = SplatScene(bound, faces, lambda frame: vertices[frame], len(vertices), camera)
-    scene.view(0)  # a mesh that does not fit is named now
-    return scene
-
-
-def read_motion(path: str | os.PathLike) -> tuple[Tensor, Tensor]:
-    """Read the meshes of a sequence: ``verts`` T×V×3 float32 and ``faces`` F×3 int64 of a ``.npz``.
-
-    Raises:
-        DataError: the file or an array is not as described; nothing in it is run.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("verts", "faces") if name in file}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: expected a .npz with verts T×V×3 and faces F×3 ({error})") from None
-    for name, dims in (("verts", 3), ("faces", 2)):
-        array = arrays.get(name)
-        if array is None or array.ndim != dims or array.shape[-1] != 3 or array.dtype.kind not in "fiu":
-            found = "missing" if array is None else f"{'×'.join(map(str, array.shape))} {array.dtype}"
-            raise DataError(f"{path}: {name} is {found}: expected {'T×V×3' if dims == 3 else 'F×3'} numbers")
-    verts, faces = arrays["verts"].astype(np.float32), arrays["faces"].astype(np.int64)
-    if len(verts) < 2 or not np.isfinite(verts).all():
-        raise DataError(f"{path}: verts has {len(verts)} frames or is not finite: expected two or more, finite")
-    if faces.size and not 0 <= faces.min() <= faces.max() < verts.shape[1]:
-        raise DataError(f"{path}: faces names {faces.min()}..{faces.max()}: there are {verts.shape[1]} vertices")
-    return torch.from_numpy(verts), torch.from_numpy(faces)

@@ -7,8 +7,12 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from ffplug.datasets.base import choose
 from ffplug.errors import DataError
 from ffplug.ops.gaussians import rotation_matrices, spherical_harmonics
+
+SH_FRAMES = ("world", "local")
+"""Whose directions a bound Gaussian's colours are functions of: the world's, or its triangle's."""
 
 Y0 = 0.28209479177387814
 """The spherical harmonic of degree 0."""
@@ -25,6 +29,8 @@ class Splats:
         opacities: N, 0..1.
         sh: N×K×3, coefficients of spherical harmonics of red, green and blue, K = 1, 4, 9 or 16.
         binding: N (int64), the triangle of each; None in the world.
+        turns: N×3×3, rotations from the frames in which the colours are given to the world; None where they are given
+            in the world's.
     """
 
     means: Tensor
@@ -33,19 +39,29 @@ class Splats:
     opacities: Tensor
     sh: Tensor
     binding: Tensor | None = None
+    turns: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.means)
 
     def colours(self, centre: Tensor) -> Tensor:
         """Colours N×3 (0 and more) seen from a point (3) of the world, as the published renderers evaluate them."""
-        return spherical_harmonics(self.sh, self.means - centre)
+        directions = self.means - centre
+        if self.turns is not None:
+            directions = (self.turns.transpose(1, 2) @ directions[..., None])[..., 0]
+        return spherical_harmonics(self.sh, directions)
 
-    def bound_to(self, vertices: Tensor, faces: Tensor) -> Splats:
+    def where(self, kept: Tensor) -> Splats:
+        """The Gaussians that a mask (N bool) keeps."""
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Splats(**{name: None if part is None else part[kept] for name, part in parts.items()})
+
+    def bound_to(self, vertices: Tensor, faces: Tensor, sh_frame: str = "world") -> Splats:
         """The Gaussians in the world, for a mesh V×3 with triangles F×3.
 
-        A triangle's frame (:func:`triangle_frames`) turns, scales and moves its Gaussians. Their colours stay functions
-        of the world's directions, as in the published renderers.
+        A triangle's frame (:func:`triangle_frames`) turns, scales and moves its Gaussians. With ``sh_frame="world"``
+        their colours stay functions of the world's directions, as in the published renderers; with ``"local"`` they
+        turn with the triangle.
 
         Raises:
             DataError: they are not bound, or to a triangle that the mesh does not have.
@@ -61,7 +77,8 @@ class Splats:
         means = size[:, None] * (turn @ self.means[..., None])[..., 0] + centre
         quats = quaternions(turn @ rotation_matrices(self.quats))
         scales = size[:, None] * self.scales
-        return dataclasses.replace(self, means=means, quats=quats, scales=scales, binding=None)
+        turns = turn if choose("sh_frame", sh_frame, SH_FRAMES) == "local" else None
+        return dataclasses.replace(self, means=means, quats=quats, scales=scales, binding=None, turns=turns)
 
 
 def triangle_frames(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:

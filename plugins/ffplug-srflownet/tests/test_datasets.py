@@ -7,11 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from ffplug_srflownet.datasets import GaussianSequenceDataset, SRFlowDataset
+from ffplug_srflownet.datasets import GaussianSequenceDataset, MaskedDenseAugment, SRFlowDataset
 
 from ffplug.datasets import read_flow, write_flow, write_image
+from ffplug.datasets.augmentation import RAFTDenseAugment
 from ffplug.datasets.checker import check_dataset
-from ffplug.datasets.layouts import detect_layout
+from ffplug.datasets.layouts import detect_layout, get_layout
 from ffplug.datasets.procedural import Recipe, write_procedural
 from ffplug.errors import ConfigError, DataError
 
@@ -144,18 +145,33 @@ def test_procedural_heads_come_in_this_layout(tmp_path: Path, layout: str, defin
     assert depth.shape == (48, 64) and 0.2 < depth[sample.gt_foreground.numpy()].mean() < 3
     frames = json.loads((folder / "train/camera/001/spirals.json").read_text())["frames"]
     assert len(frames) == 4 and np.shape(frames[0]["extrinsics"]) == (4, 4)
+    # Regions lie beside, and their masks are taken by name.
+    steps = [dict(type="ffplug.LoadFlowPair"), dict(type="ffplug_srflownet.LoadRegions", names=("skin", "neck"))]
+    labelled = SRFlowDataset(str(folder), [*steps, dict(type="ffplug.PackFlowInputs")])[0]["data_samples"]
+    assert labelled.gt_skin.any() and not (labelled.gt_skin & ~labelled.gt_foreground).any()
+    assert not (labelled.gt_skin & labelled.gt_neck).any() and "gt_lips" not in labelled
+    write_image(folder / "train/region/001/0000.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(DataError, match=r"0000\.png: expected 64×48 as the frames, found 8×8"):
+        SRFlowDataset(str(folder), steps)[0]
+    shutil.rmtree(folder / "train/region")
+    with pytest.raises(DataError, match="the set has no region/ of this frame"):
+        SRFlowDataset(str(folder), steps)[0]
 
 
-def test_a_set_is_the_same_in_whatever_order_it_is_written(tmp_path: Path):
-    recipe = Recipe("srflow", scenes=2, frames=2, size=(32, 48))
-    for name, workers in (("one", 0), ("two", 2)):
-        write_procedural(recipe, tmp_path / name, workers=workers)
-    paths = sorted(path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*") if path.is_file())
+def test_a_scene_does_not_depend_on_those_before_it(tmp_path: Path):
+    recipe = Recipe("srflow", scenes=2, frames=2, size=(32, 48), options=dict(fill=(0.6, 0.7)))
+    write_procedural(recipe, tmp_path / "one")
+    layout = get_layout("srflow")
+    for subset, index in ((1, 0), (0, 1), (0, 0)):
+        layout.write_scene(tmp_path / "two", recipe, subset, index)
+    paths = sorted(path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("*") if path.is_file())
     assert len(paths) > 20
     for path in paths:
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "two" / path).read_bytes(), path
     first, second = (read_flow(str(tmp_path / "one/train/flow" / k / "0000.flo"))[0] for k in ("001", "002"))
     assert not np.array_equal(first, second)
+    with pytest.raises(ConfigError, match="'fil' is none to set; did you mean 'fill'"):
+        Recipe("srflow", options=dict(fil=(0.6, 0.7)))
 
 
 def test_pairs_are_rendered_on_line():
@@ -212,3 +228,29 @@ def test_masks_and_flow_are_augmented_alike():
         assert sample.gt_foreground.shape == (40, 40) and sample.gt_foreground.any()
         # The resize of the flow is linear, that of the mask to the nearest pixel: they differ at the edge alone.
         assert (moving != sample.gt_foreground).float().mean() < 0.12
+
+
+def test_no_flow_crosses_the_mask_when_it_is_resized():
+    face = np.zeros((20, 24), bool)
+    face[:, :11] = True
+    flow = np.where(face[..., None], np.full(2, 3, np.float32), np.full(2, -5, np.float32))
+    flow[4, 4] = np.nan
+
+    def resized(kind: type, **kwargs: object) -> dict:
+        step = kind((30, 36), min_scale=1.0, max_scale=1.2, do_flip=False, mode="clean", jitter=None, **kwargs)
+        np.random.seed(0)
+        pair = dict(img1=np.zeros((20, 24, 3), np.uint8), img2=np.zeros((20, 24, 3), np.uint8), flow=flow.copy())
+        return step(dict(pair, valid=(~np.isnan(flow[..., 0])).astype(np.float32), foreground=face.copy()))
+
+    masked, plain = resized(MaskedDenseAugment), resized(RAFTDenseAugment)
+    known = masked["valid"] > 0
+    assert (masked["foreground"] == plain["foreground"]).all() and (masked["valid"] == plain["valid"]).all()
+    assert 0 < (~known).sum() < 0.1 * known.size and masked["foreground"].any() and not masked["foreground"].all()
+    # Two values per component and no other; the plain resize has some in between.
+    for component in (0, 1):
+        values = masked["flow"][..., component]
+        for side, sign in ((masked["foreground"] & known, 3), (~masked["foreground"] & known, -5)):
+            assert np.ptp(values[side]) < 1e-3 and 2 < values[side][0] / sign < 2 ** (1.2 + 0.21)
+    assert np.ptp(plain["flow"][..., 0][plain["foreground"] & known]) > 0.5
+    with pytest.raises(DataError, match="the sample has no mask 'skin'"):
+        resized(MaskedDenseAugment, mask="skin")

@@ -1,24 +1,19 @@
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from ffplug_face.models import OpenHead, ProceduralHead
 from ffplug_face.rendering import Camera
 from ffplug_face.sequences import FaceScene, SequenceOptions, draw_sequence
-from ffplug_srflownet.ply import write_splats
 from ffplug_srflownet.scenes import (
     DEFINITIONS,
     SplatScene,
     View,
-    avatar_scene,
     head_scene,
     look,
     splat_flow,
     splats_on_mesh,
 )
 
-from ffplug.errors import ConfigError, DataError
+from ffplug.errors import ConfigError
 
 OPTIONS = SequenceOptions(frames=(6,), size=(96, 80))
 HEADS = {"procedural": lambda: ProceduralHead(rows=48, columns=64), "open": OpenHead}
@@ -133,38 +128,27 @@ def test_a_scene_follows_from_its_seed(scene: SplatScene, head):
         scene.flow(0, 1, "centre")
 
 
-def test_an_avatar_is_read_from_its_files(tmp_path: Path, head):
-    """The triangles' Gaussians and meshes of a sequence, through files."""
-    sequence = FaceScene(head, draw_sequence(head, 1, 2, OPTIONS), OPTIONS)
-    meshes = torch.stack([sequence.state(k, k).vertices for k in range(3)])
-    write_splats(tmp_path / "a.ply", splats_on_mesh(head.faces, torch.rand(len(head.faces), 3)))
-    np.savez(tmp_path / "a.npz", verts=meshes.numpy(), faces=head.faces.numpy().astype(np.int32))
-    scene = avatar_scene(tmp_path / "a.ply", tmp_path / "a.npz", (96, 80))
-    assert len(scene) == 3 and 0.2 < scene.frame(0).mask.float().mean() < 0.9
-    assert 0.1 < scene.flow(0, 2).flow.norm(dim=0).max() < 40
-    twice = torch.cat((head.faces, head.faces))
-    write_splats(tmp_path / "more.ply", splats_on_mesh(twice, torch.rand(len(twice), 3)))
-    with pytest.raises(DataError, match="is it another tracker's mesh"):
-        avatar_scene(tmp_path / "more.ply", tmp_path / "a.npz", (96, 80))
+def test_regions_are_those_of_the_mesh(head, scene: SplatScene):
+    mesh = FaceScene(head, draw_sequence(head, 1, 2, OPTIONS), OPTIONS)
+    found, true = scene.regions(2), mesh.regions(2)
+    both = (found >= 0) & (true >= 0)
+    assert both.sum() > 0.9 * (true >= 0).sum() and (found[both] == true[both]).float().mean() > 0.93
+    labels, counts = true[both].unique(return_counts=True)
+    assert set(labels[counts > 10].tolist()) <= set(found.unique().tolist()) and (counts > 10).sum() > 2
+    assert (found[~scene.frame(2).mask] == -1).all()
+    assert SplatScene(scene.splats, head.faces, scene.vertices, 6, scene.cameras[0]).regions(0) is None
 
 
-@pytest.mark.parametrize(
-    ("arrays", "message"),
-    [
-        (dict(faces=np.zeros((1, 3), int)), "verts is missing"),
-        (dict(verts=np.zeros((2, 5, 3)), faces=np.zeros((4, 2), int)), "faces is 4×2"),
-        (dict(verts=np.zeros((2, 5, 3)), faces=np.full((1, 3), 5)), "faces names 5..5: there are 5"),
-        (dict(verts=np.full((2, 5, 3), np.nan), faces=np.zeros((1, 3), int)), "verts has 2 frames or is not finite"),
-        (dict(verts=np.zeros((1, 5, 3)), faces=np.zeros((1, 3), int)), "verts has 1 frames"),
-        (dict(verts=np.array([{}]), faces=np.zeros((1, 3), int)), "a.npz"),
-    ],
-)
-def test_motion_that_is_none(tmp_path: Path, arrays: dict, message: str):
-    from ffplug_srflownet.scenes import read_motion
-
-    np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=message):
-        read_motion(tmp_path / "a.npz")
-    (tmp_path / "b.npz").write_bytes(b"PK\x03\x04nothing")
-    with pytest.raises(DataError, match=r"b\.npz: expected a \.npz"):
-        read_motion(tmp_path / "b.npz")
+def test_a_camera_that_moves_has_flow_of_its_own(head, scene: SplatScene):
+    """The mesh stands still, and the camera goes to the side: all moves the other way, what is near the most."""
+    camera = scene.cameras[0]
+    x, y, z = camera.translation
+    aside = Camera(camera.height, camera.width, camera.focal, (x - 0.02, y, z), camera.rotation)
+    still = SplatScene(scene.splats, head.faces, lambda frame: scene.vertices(2), 2, [camera, aside])
+    found = still.flow(0, 1)
+    inner = found.mask & (still.frame(0).alpha > 0.98)
+    expected = -0.02 * camera.focal / still.frame(0).depth
+    assert (found.flow[0] - expected)[inner].abs().median() < 0.02 * expected[inner].abs().median()
+    assert found.flow[1][inner].abs().mean() < 0.05
+    with pytest.raises(ValueError, match="1 cameras for 2 frames"):
+        SplatScene(scene.splats, head.faces, scene.vertices, 2, [camera])

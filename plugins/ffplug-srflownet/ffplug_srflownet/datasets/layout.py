@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ffplug.datasets import write_flow, write_image
 from ffplug.datasets.formats import atomic_path, write_mask
-from ffplug.datasets.layouts import Layout, Part, join
-from ffplug_srflownet.datasets.heads import get_head, sequence_options
+from ffplug.datasets.layouts import Layout, Part, join, read_json_object
+from ffplug.errors import DataError
 from ffplug_srflownet.datasets.srflow import INFO, NO_REGION, SPLITS, flow_folder
+from ffplug_srflownet.heads import get_head, sequence_options
 from ffplug_srflownet.registry import LAYOUTS
 from ffplug_srflownet.scenes import SplatScene, head_scene
 
@@ -140,6 +141,17 @@ def write_info(root: Path, definition: str, strides: Sequence[int], **more: Any)
         **more,
     )
     _write_json(root / INFO, content)
+
+
+def check_info(root: Path, definition: str, strides: Sequence[int]) -> None:
+    """Raise :class:`DataError` where a set is at ``root`` whose flow is another one: a set has one definition."""
+    there = read_json_object(str(root / INFO))
+    if there is None:
+        return
+    wanted = dict(flow_definition=definition, flow_strides=list(strides))
+    for name, value in wanted.items():
+        if there.get(name) != value:
+            raise DataError(f"{root / INFO}: the set's {name} is {there.get(name)}, not {value}: name another folder")
 
 
 def _write_frame(folder: Path, stem: str, scene: SplatScene, frame: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,12 +12,13 @@ from ffplug_face.models.head import REGIONS
 
 from ffplug.datasets.base import FlowDataset, Problem, choose, choose_all
 from ffplug.datasets.seeding import derive_seed
-from ffplug.errors import ConfigError
-from ffplug_srflownet.datasets.heads import get_head, sequence_options
+from ffplug.errors import ConfigError, did_you_mean
+from ffplug_srflownet.avatars import Avatar
 from ffplug_srflownet.datasets.srflow import DIRECTIONS, check_strides
 from ffplug_srflownet.datasets.transforms import add_regions
+from ffplug_srflownet.heads import get_head, sequence_options
 from ffplug_srflownet.registry import DATASETS
-from ffplug_srflownet.scenes import DEFINITIONS, SplatScene, avatar_scene, head_scene
+from ffplug_srflownet.scenes import DEFINITIONS, SplatScene, head_scene
 
 _FRAMES = 10
 """Frames of a procedural sequence, of which a pair takes two."""
@@ -39,8 +41,8 @@ class GaussianSequenceDataset(FlowDataset):
         stride: how many frames apart a pair's two are, or several to draw from.
         direction: ``"forward"``, ``"backward"`` or ``"both"`` (drawn).
         background: ``"white"``, or ``"drawn"`` as the options say.
-        avatars: in the place of procedural heads, ``dict(splats=PLY, motion=NPZ)`` each, see
-            :func:`ffplug_srflownet.scenes.avatar_scene`.
+        avatars: in the place of procedural heads, the arguments of :class:`ffplug_srflownet.avatars.Avatar` each:
+            ``dict(splats=PLY, motion=NPZ, flame=PKL, cameras=JSON)``. A pair is seen by one of the avatar's cameras.
         regions: names of regions whose masks the samples get too (``gt_lips``), of
             :data:`ffplug_face.models.head.REGIONS`.
         options: fields of :class:`ffplug_face.sequences.SequenceOptions` that differ from its own.
@@ -85,10 +87,10 @@ class GaussianSequenceDataset(FlowDataset):
         self.direction = choose("direction", direction, DIRECTIONS)
         self.background = choose("background", background, ("white", "drawn"))
         self.head = dict(head or dict(type="ffplug_face.OpenHead"))
-        self.avatars = [dict(avatar) for avatar in avatars]
+        self.avatars = [_avatar_arguments(number, avatar) for number, avatar in enumerate(avatars)]
         self.regions = choose_all("regions", regions, REGIONS) if regions else ()
         self.options = sequence_options(options or {}, size=self.size, frames=(_FRAMES,))
-        self.scene = functools.lru_cache(maxsize=4)(self._scene)
+        self._cache()
         steps = [dict(type="ffplug.PackFlowInputs")] if pipeline is None else [s for s in pipeline if not _loads(s)]
         super().__init__("procedural", steps, **kwargs)
         self._metainfo.update(procedural=not self.avatars, flow_definition=definition)
@@ -102,9 +104,13 @@ class GaussianSequenceDataset(FlowDataset):
     def load_data_list(self) -> list[dict[str, Any]]:  # noqa: D102 (see the base class)
         return list(self.scan([]))
 
-    def _scene(self, number: int) -> SplatScene:
+    def _cache(self) -> None:
+        self.avatar = functools.lru_cache(maxsize=len(self.avatars))(lambda number: Avatar(**self.avatars[number]))
+        self.scene = functools.lru_cache(maxsize=4)(self._scene)
+
+    def _scene(self, number: int, view: int | None = None) -> SplatScene:
         if self.avatars:
-            return avatar_scene(**self.avatars[number], size=self.size)
+            return self.avatar(number).scene(self.size, view)
         return head_scene(get_head(self.head), self.seed, number, self.options, self.background)
 
     def get_data_info(self, idx: int) -> dict[str, Any]:
@@ -113,7 +119,8 @@ class GaussianSequenceDataset(FlowDataset):
         number = info.pop("number")
         rng = np.random.default_rng(derive_seed(self.seed, "gaussian pair", number))
         count = len(self.avatars) or self.identities
-        scene = self.scene(number if count is None else int(rng.integers(count)))
+        drawn = number if count is None else int(rng.integers(count))
+        scene = self.scene(drawn, int(rng.choice(self.avatar(drawn).views)) if self.avatars else None)
         stride = min(int(rng.choice(self.strides)), len(scene) - 1)
         first = int(rng.integers(len(scene) - stride))
         then = first + stride
@@ -135,11 +142,27 @@ class GaussianSequenceDataset(FlowDataset):
         return info
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "scene"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("avatar", "scene")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.scene = functools.lru_cache(maxsize=4)(self._scene)
+        self._cache()
+
+
+def _avatar_arguments(number: int, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """An avatar's arguments by name, checked.
+
+    Raises:
+        ConfigError: one is unknown, or one that is needed is missing.
+    """
+    parameters = inspect.signature(Avatar).parameters
+    for name in arguments:
+        if name not in parameters:
+            raise ConfigError(f"avatars[{number}]: {name!r} is no argument{did_you_mean(name, parameters)}")
+    for name in ("splats", "motion"):
+        if name not in arguments:
+            raise ConfigError(f"avatars[{number}]: {name!r} is missing; expected dict(splats=..., motion=...)")
+    return dict(arguments)
 
 
 def _loads(step: dict | Callable) -> bool:
