@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 _SLICE, _KEY_SLICE, _PARAMETERS = 1, 5, 7
 _HIGH_PROFILES = (100, 110, 122, 244, 44, 83, 86, 118, 128)
 
@@ -41,7 +39,7 @@ def _units(packet: bytes, extradata: bytes) -> list[bytes]:
 
 
 def _split(stream: bytes) -> list[bytes]:
-    return re.split(rb"\0\0\1", stream)[1:]
+    return stream.split(b"\0\0\1")[1:]
 
 
 class _Bits:

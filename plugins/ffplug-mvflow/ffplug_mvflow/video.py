@@ -33,7 +33,7 @@ FARTHER = 0.02
 """What each further reference must gain in mean absolute difference, in grey levels, to be preferred."""
 
 FIRST_PACKETS = 300
-"""Packets within which a video must have one that is no key frame."""
+"""Packets within which a video must have one that is no key frame, to be known for one with vectors at once."""
 
 KINDS = {1: "I", 2: "P", 3: "B"}
 
@@ -124,7 +124,7 @@ class MotionVectorVideo(VideoFrames):
         self.seconds: Counter[str] = Counter(decode=0.0, vectors=0.0)
         with self._open() as container:
             stream = container.streams.video[0]
-            self.codec = stream.codec_context.name
+            self.codec = stream.codec_context.codec.canonical_name
             self._advice = (
                 f"transcode it (`ffplug mvflow transcode {self.path} OUT.mp4`), or use a model without this prior"
             )
@@ -133,19 +133,20 @@ class MotionVectorVideo(VideoFrames):
                     f"{self.path}: coded as {self.codec}, whose decoder gives no motion vectors: {self._advice}"
                 )
             self.search = self._has_several(stream) if search == "auto" else bool(search)
-            keys = 0
-            for packet in container.demux(stream):
-                if packet.size and not packet.is_keyframe:
-                    break
-                keys += packet.size > 0
-                if keys == FIRST_PACKETS:
-                    break
-            else:
-                if keys > 1:
-                    raise DataError(
-                        f"{self.path}: all {keys} frames are key frames (intra only), so it has no motion vectors: "
-                        f"{self._advice}"
-                    )
+            if self.codec == "h264":  # of other codecs, containers may call every frame a key frame
+                flags: list[bool] = []
+                for packet in container.demux(stream):
+                    flags += [packet.is_keyframe] if packet.size else []
+                    if flags[-1:] == [False] or len(flags) == FIRST_PACKETS:
+                        break
+                self._check_keys(len(flags), sum(flags))
+
+    def _check_keys(self, frames: int, keys: int) -> None:
+        if 1 < frames == keys:
+            raise DataError(
+                f"{self.path}: all of {frames} frames are key frames (intra only), so it has no motion vectors: "
+                f"{self._advice}"
+            )
 
     def _has_several(self, stream: av.VideoStream) -> bool:
         """Whether a list may hold more than one reference."""
@@ -168,6 +169,7 @@ class MotionVectorVideo(VideoFrames):
                 that ends early; what came before has been yielded by then.
         """
         history: deque[_Picture] = deque(maxlen=64)
+        frames = keys = 0
         waiting: deque[_Picture | CodedFrame] = deque()
         error: DataError | None = None
         pictures = self._decode()
@@ -181,12 +183,14 @@ class MotionVectorVideo(VideoFrames):
                 waiting.append(picture)
                 if isinstance(picture, _Picture):
                     history.append(picture)
+                    frames, keys = frames + 1, keys + (picture.kind == "I")
             while waiting and (picture is None or self._is_ready(waiting[0], history)):
                 first = waiting.popleft()
                 yield first if isinstance(first, CodedFrame) else self._coded(first, history)
             if error is not None:
                 raise error
             if picture is None:
+                self._check_keys(frames, keys)
                 return
 
     @staticmethod

@@ -1,16 +1,12 @@
 """The priors: at first the network without them, in every base, with every kind of input; and their loss."""
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
-
-import ffplug
-from ffplug.models.parts import Encoded
-from ffplug.structures import FlowDataSample
 from ffplug_mvflow.models.median import fill
 from ffplug_mvflow.models.motion import median
+
+import ffplug
 
 NARROW = dict(
     encoder=dict(out_channels=32, widths=(8, 16, 24)),
