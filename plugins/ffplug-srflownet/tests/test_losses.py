@@ -196,3 +196,25 @@ def test_a_further_decoder_s_flow_is_held_to_its_own_truth():
     terms = FlowDifferenceLoss(1.0, name="head")(outputs, targets)
     assert list(terms) == ["head_loss_difference"]
     assert float(terms["head_loss_difference"]) == pytest.approx(GOLDEN["values"]["diff"]["diff"], rel=1e-6)
+
+
+def test_decflow_takes_them_by_inheritance(tmp_path: Path):
+    """A config that inherits from both plugins: the four losses on the facial flow, one more on the head's."""
+    pytest.importorskip("ffplug_decflow")
+    (tmp_path / "regularised.py").write_text(
+        "from mmengine.config import read_base\n\n"
+        "with read_base():\n"
+        "    from ffplug_decflow.configs.decflow_small import *\n"
+        "    from ffplug_srflownet.configs.regularisers import losses as _losses\n\n"
+        'model["losses"].extend(_losses)\n'
+        'model["losses"].append(dict(type="ffplug_srflownet.TotalVariationLoss", weight=0.1, name="head"))\n'
+    )
+    torch.manual_seed(0)
+    model = MODELS.build(_narrow(load_config(str(tmp_path / "regularised.py")).model)).train()
+    batch = model.data_preprocessor(model.example_batch(1), training=True)
+    terms = model(**batch, mode="loss")
+    names = {"loss_mask", "loss_gradient", "loss_variation", "loss_difference", "head_loss_variation"}
+    assert names <= set(terms) and all(float(terms[term]) > 0 for term in names)
+    terms["head_loss_variation"].backward()
+    moved = {name.split(".")[0] for name, part in model.named_parameters() if part.grad is not None and part.grad.any()}
+    assert "decoders" in moved and "encoder" in moved
