@@ -1,1 +1,1 @@
-"""The model and its recipes."""
+"""Models with an iteration policy, and the recipes that train it."""

@@ -19,7 +19,7 @@ custom_hooks.append(dict(type="ffplug_iterpolicy.PolicyHook"))
 val_evaluator = [dict(type="ffplug.FlowMetric"), dict(type="ffplug_iterpolicy.StepsMetric")]
 
 optim_wrapper.update(type="OptimWrapper")
-optim_wrapper["optimizer"].update(lr=2e-3)
-param_scheduler.update(eta_max=2e-3, total_steps=410)
-train_cfg.update(max_iters=400, val_interval=400)
+optim_wrapper["optimizer"].update(lr=4e-3)
+param_scheduler.update(eta_max=4e-3, total_steps=260)
+train_cfg.update(max_iters=250, val_interval=250)
 default_hooks["checkpoint"].update(interval=100)
