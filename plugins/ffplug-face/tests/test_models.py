@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import pickle
 import pickletools
@@ -12,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ffplug_face.models import FLAMEHead, OpenHead, ProceduralHead
+from ffplug_face.models import FLAMEHead, OpenHead, ProceduralHead, arrays
 from ffplug_face.models.head import JOINTS, REGIONS, rotation_matrices
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.sparse import csc_matrix
 
 from ffplug.errors import CheckpointError, DataError
@@ -149,6 +152,11 @@ def test_flame_is_its_maths(tmp_path: Path, kind: str):
     expected = flame_vertices(arrays, shape, expression, pose, translation)
     found = head(row(shape), row(expression), row(pose), row(translation))[0].numpy()
     np.testing.assert_allclose(found, expected, atol=1e-7)
+    # All that differs is that the model's numbers are kept in single precision.
+    kept = {
+        key: value.astype(np.float32).astype(float) if value.dtype == float else value for key, value in arrays.items()
+    }
+    np.testing.assert_allclose(found, flame_vertices(kept, shape, expression, pose, translation), atol=1e-13)
     # Codes of networks that predict the first few coefficients go in as they are.
     few = head(row(shape[:3]), row(expression[:2]), row(pose), row(translation))[0].numpy()
     np.testing.assert_allclose(few, flame_vertices(arrays, shape[:3], expression[:2], pose, translation), atol=1e-7)
@@ -176,11 +184,121 @@ def test_a_pickle_with_code_is_refused_and_runs_nothing(tmp_path: Path):
         path.write_bytes(pickle.dumps(content))
         with pytest.raises(DataError, match=r"model\.pkl is refused: it names .*system"):
             FLAMEHead(path)
-    for program in (b"cbuiltins\neval\n(V1\ntR.", b"cchumpy.ch\nos.system\n(Vtrue\ntR.", b"c_codecs\nlookup\n."):
+    programs = (
+        b"cbuiltins\neval\n(V1\ntR.",
+        b"cbuiltins\ngetattr\n.",
+        b"cchumpy.ch\nos.system\n(Vtrue\ntR.",
+        b"c_codecs\nlookup\n.",
+        b"c_codecs\nencode\n}Vcode\nI1\nsb.",  # sets an attribute of a function that may be called
+        b"c_codecs\nencode\n(N}V__defaults__\n(Vutf-8\ntst" + b"b.",
+        b"cchumpy.ch\nCh\n(N}V__setstate__\nI1\nstb.",
+        b"cnumpy\nndarray\n}V__call__\nI1\nsb.",
+        b"\x80\x02}r\xff\xff\xff\x7f.",  # asks for a table of two thousand million objects
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\x00\x00\x00.",  # and for a string of a terabyte
+        b"Pevil\n.",
+        b"\x82\x01.",
+    )
+    for program in programs:
         path.write_bytes(program)
         with pytest.raises(DataError, match=r"model\.pkl"):
             FLAMEHead(path)
     assert not trace.exists()
+    assert arrays._encode("\xe9") == b"\xe9" and not vars(arrays._encode)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_arrays_of_any_type_come_back_whole(tmp_path: Path, protocol: int):
+    path, rng = tmp_path / "arrays.pkl", draw(0)
+    content = {
+        code: rng.randint(0, 2, (3, 4)).astype(code) for code in ("f2", "f4", "f8", "i1", "u4", "i8", "?", ">f4")
+    }
+    content |= {"columns": np.asfortranarray(rng.randn(4, 3)), "one": np.float64(2.5), "none": np.zeros((0, 3))}
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    found = arrays.read_pickle(path)
+    for name, value in content.items():
+        np.testing.assert_array_equal(found[name], value)
+        assert found[name].dtype == value.dtype.newbyteorder("=") and np.shape(found[name]) == np.shape(value)
+    path.write_bytes(pickle.dumps({"f": np.array([{}, []], object)}, protocol=protocol))
+    assert np.asarray(arrays.read_pickle(path)["f"]).dtype == object  # no numbers: whoever wants them refuses it
+
+
+def test_a_sparse_matrix_that_lies_is_refused(tmp_path: Path):
+    path = tmp_path / "model.pkl"
+    for shape, changes, message in (
+        ((5, POINTS), {"indices": np.array([0, -1])}, "names -1..0 of 5"),
+        ((5, POINTS), {"indices": np.array([0, 5])}, "names 0..5 of 5"),
+        ((10**6, 10**6), {"indptr": np.zeros(10**6 + 1, np.int8)}, "larger than any head's"),
+        ((5, POINTS), {"indptr": np.zeros(3, np.int64)}, "has 2 columns"),
+        ((5, POINTS), {"indptr": np.array([0, 2**60] + [2] * (POINTS - 1))}, "does not say where"),
+        ((5, POINTS), {"data": np.ones(3)}, "does not say where"),
+    ):
+        sparse = class_named("scipy.sparse.csc", "csc_matrix")()
+        parts = {"data": np.ones(2), "indices": np.array([0, 1]), "indptr": np.array([0, 2] + [2] * (POINTS - 1))}
+        sparse.__dict__.update(_shape=shape, **{**parts, **changes})
+        with path.open("wb") as file:
+            Python2Pickler(file, 2).dump({**flame_arrays(), "J_regressor": sparse})
+        with pytest.raises(DataError, match=message):
+            FLAMEHead(path)
+
+
+@given(data=st.data())
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+def test_damaged_pickles_give_one_kind_of_error(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "damaged.pkl"
+    content = bytearray(_small_pickle())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    try:
+        arrays.read_pickle(path)
+    except DataError as error:
+        assert "damaged.pkl" in str(error)
+
+
+@functools.cache
+def _small_pickle() -> bytes:
+    matrix = csc_matrix(np.eye(2))
+    return pickle.dumps({"v": np.arange(6.0).reshape(2, 3), "f": np.array([0, 1]), "J": matrix}, protocol=2)
+
+
+def test_flame_landmarks_come_from_its_embedding(tmp_path: Path):
+    rng = draw(3)
+    numbers = {"lmk_face_idx": rng.randint(0, 30, 51).astype(np.uint32), "lmk_b_coords": rng.dirichlet(np.ones(3), 51)}
+    model = write_flame(tmp_path / "model.pkl", flame_arrays())
+    path = tmp_path / "embedding.pkl"
+    path.write_bytes(pickle.dumps(numbers, protocol=2))
+    np.savez(tmp_path / "embedding.npz", **numbers)
+    head = FLAMEHead(model, identities=IDENTITIES, embedding=path, landmarks={"chin": 7, "nose_tip": [1, 2]})
+    same = FLAMEHead(model, identities=IDENTITIES, embedding=tmp_path / "embedding.npz")
+    assert set(OpenHead().landmark_names) - set(head.landmark_names) <= {"right_eye", "left_eye"}  # no eyes in this one
+    vertices = head.double()(row(rng.randn(IDENTITIES)), row(rng.randn(EXPRESSIONS)), row(0.3 * rng.randn(15)))
+    found = dict(zip(head.landmark_names, head.landmarks(vertices)[0].numpy(), strict=True))
+    # Points as the file's authors number them: 48, 54, 62 and 37 and 38 of iBUG's 68, less the 17 of the jaw.
+    points = (
+        vertices[0].numpy()[flame_arrays()["f"][numbers["lmk_face_idx"]]] * numbers["lmk_b_coords"][..., None]
+    ).sum(1)
+    for name, index in (
+        ("mouth_right", [31]),
+        ("mouth_left", [37]),
+        ("lip_upper", [45]),
+        ("eye_right_upper", [20, 21]),
+    ):
+        np.testing.assert_allclose(found[name], points[index].mean(0), atol=1e-9)
+    np.testing.assert_allclose(found["nose_tip"], vertices[0, 1:3].mean(0).numpy(), atol=1e-9)  # the user's wins
+    np.testing.assert_allclose(found["chin"], vertices[0, 7].numpy())
+    assert "mouth_left" in same.landmark_names and "chin" not in same.landmark_names
+    for wrong, message in (
+        ({"lmk_face_idx": np.full(51, 30)}, r"names triangles 30\.\.30: there are 0\.\.29"),
+        ({"lmk_face_idx": np.zeros(68, int)}, r"expected \(51,\), \(51, 3\)"),
+        ({"lmk_b_coords": np.full((51, 3), np.nan)}, "expected barycentrics"),
+        ({"lmk_b_coords": "text"}, "expected numbers"),
+    ):
+        path.write_bytes(pickle.dumps({**numbers, **wrong}))
+        with pytest.raises(DataError, match=message):
+            FLAMEHead(model, identities=IDENTITIES, embedding=path)
+    path.write_bytes(pickle.dumps([1]))
+    with pytest.raises(DataError, match="lacks lmk_face_idx, lmk_b_coords: expected FLAME's"):
+        FLAMEHead(model, identities=IDENTITIES, embedding=path)
 
 
 def test_files_that_are_no_flame_model(tmp_path: Path):

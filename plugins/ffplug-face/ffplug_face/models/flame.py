@@ -36,6 +36,8 @@ class FLAMEHead(HeadModel):
         texture: ``FLAME_texture.npz`` with ``vt`` and ``ft``, for pictures in FLAME's texture coordinates.
         masks: ``FLAME_masks.pkl``, vertices by region.
         landmarks: vertices by name, each the mean of one or more; eyes and the tip of the nose are found without.
+        embedding: ``flame_static_embedding.pkl``, where FLAME's authors put 51 points of the face: the landmarks of the
+            open head, but for the chin.
 
     Example:
         dict(type="ffplug_face.FLAMEHead", path="weights/flame2023.pkl")
@@ -48,6 +50,7 @@ class FLAMEHead(HeadModel):
         texture: str | os.PathLike | None = None,
         masks: str | os.PathLike | None = None,
         landmarks: Mapping[str, int | Sequence[int]] | None = None,
+        embedding: str | os.PathLike | None = None,
     ) -> None:
         arrays = _read_model(path)
         template, directions = arrays["v_template"], arrays["shapedirs"]
@@ -72,7 +75,13 @@ class FLAMEHead(HeadModel):
             masks={} if masks is None else _masks(masks, len(template)),
         )
         data.check(str(path))
-        data.landmarks = {**eyes_and_nose(data.template, data.weights), **points}
+        found = {} if embedding is None else _embedded(embedding, data.faces)
+        data.landmarks = {
+            **eyes_and_nose(data.template, data.weights),
+            **{k: v for k, (v, _) in found.items()},
+            **points,
+        }
+        data.landmark_weights = {name: share for name, (_, share) in found.items() if name not in points}
         super().__init__(data, str(path))
 
 
@@ -116,4 +125,50 @@ def _masks(path: str | os.PathLike, points: int) -> dict[str, np.ndarray]:
             if index.size and not 0 <= index.min() <= index.max() < points:
                 raise DataError(f"{path}: {name} names vertices {index.min()}..{index.max()}: there are {points}")
             found.setdefault(region, np.zeros(points))[index] = 1
+    return found
+
+
+_EMBEDDED = {
+    "brow_right_outer": 0,
+    "brow_right_middle": 2,
+    "brow_right_inner": 4,
+    "brow_left_inner": 5,
+    "brow_left_middle": 7,
+    "brow_left_outer": 9,
+    "nose_tip": 13,
+    "eye_right_outer": 19,
+    "eye_right_upper": (20, 21),
+    "eye_right_inner": 22,
+    "eye_right_lower": (23, 24),
+    "eye_left_inner": 25,
+    "eye_left_upper": (26, 27),
+    "eye_left_outer": 28,
+    "eye_left_lower": (29, 30),
+    "mouth_right": 31,
+    "mouth_left": 37,
+    "lip_upper": 45,
+    "lip_lower": 49,
+}
+"""Our landmarks in the order of the embedding, which is iBUG's 68 points (Sagonas et al., 2013) less the jaw's 17."""
+
+
+def _embedded(path: str | os.PathLike, faces: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Vertices and their weights of the landmarks in FLAME's static embedding (a triangle and barycentrics each)."""
+    keys = ("lmk_face_idx", "lmk_b_coords")
+    content = read_npz(path, keys) if Path(path).suffix == ".npz" else read_pickle(path)
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing:
+        raise DataError(f"{path} lacks {', '.join(missing)}: expected FLAME's flame_static_embedding.pkl")
+    triangles, shares = (_numbers(path, key, content[key]) for key in keys)
+    if triangles.shape != (51,) or shares.shape != (51, 3):
+        raise DataError(f"{path}: lmk_face_idx {triangles.shape}, lmk_b_coords {shares.shape}: expected (51,), (51, 3)")
+    triangles = triangles.astype(np.int64)
+    if not 0 <= triangles.min() <= triangles.max() < len(faces):
+        raise DataError(f"{path}: names triangles {triangles.min()}..{triangles.max()}: there are 0..{len(faces) - 1}")
+    if not np.isfinite(shares).all() or np.abs(shares.sum(1) - 1).max() > 1e-3:
+        raise DataError(f"{path}: lmk_b_coords: expected barycentrics, which sum to 1")
+    found = {}
+    for name, index in _EMBEDDED.items():
+        index = np.atleast_1d(index)
+        found[name] = faces[triangles[index]].ravel(), shares[index].ravel() / len(index)
     return found

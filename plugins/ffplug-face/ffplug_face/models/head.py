@@ -38,6 +38,7 @@ class HeadData:
         masks: by name of a region (see :data:`REGIONS`), V numbers in 0..1, how much a vertex belongs to it. Eyes and
             neck follow from the skinning weights where they are not given, and skin is the rest.
         landmarks: vertices by name, each the mean of one or more.
+        landmark_weights: by name, the weights of a landmark's vertices where they are not all alike; they sum to 1.
     """
 
     template: np.ndarray
@@ -53,6 +54,7 @@ class HeadData:
     expression_names: Sequence[str] = ()
     masks: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     landmarks: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
+    landmark_weights: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
 
     def check(self, source: str) -> None:
         """Raise :class:`DataError` with ``source`` and the field that is not as it should be."""
@@ -124,7 +126,13 @@ class HeadModel(nn.Module):
         self.source = source
         self.parents = tuple(int(parent) for parent in data.parents)
         self.expression_names = tuple(map(str, data.expression_names))
-        self._landmarks = {name: list(map(int, index)) for name, index in data.landmarks.items()}
+        self._landmarks = {
+            name: (
+                list(map(int, index)),
+                list(map(float, data.landmark_weights.get(name, [1 / len(index)] * len(index)))),
+            )
+            for name, index in data.landmarks.items()
+        }
         masks, regions = region_masks(data)
         floats = {
             "template": data.template,
@@ -212,7 +220,7 @@ class HeadModel(nn.Module):
 
     def landmarks(self, vertices: Tensor) -> Tensor:
         """Where ``landmark_names`` lie, B×L×3, for vertices B×V×3 (of any coordinates)."""
-        points = [vertices[:, index].mean(1) for index in self._landmarks.values()]
+        points = [vertices.new_tensor(share) @ vertices[:, index] for index, share in self._landmarks.values()]
         return torch.stack(points, 1) if points else vertices.new_zeros(len(vertices), 0, 3)
 
     def expression_of(self, weights: Mapping[str, float]) -> Tensor:
