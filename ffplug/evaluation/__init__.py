@@ -1,4 +1,4 @@
-"""Figures of optical flow: exact definitions and the metric of a run."""
+"""Figures of flow and of produced frames: exact definitions and the metrics of a run."""
 
 from ffplug.evaluation.flow_metrics import (
     FlowMetric,
@@ -19,12 +19,16 @@ from ffplug.evaluation.flow_statistics import (
     flow_sums,
     occlusion_boundary_distance,
 )
+from ffplug.evaluation.frame_metrics import FrameMetric, FrameRecord, as_levels, psnr, squared_error, ssim_map
 
 __all__ = [
     "FlowMetric",
+    "FrameMetric",
+    "FrameRecord",
     "PairRecord",
     "PixelSums",
     "add_sums",
+    "as_levels",
     "epe_map",
     "figures",
     "flow_array",
@@ -33,7 +37,10 @@ __all__ = [
     "format_figure",
     "measure_pair",
     "occlusion_boundary_distance",
+    "psnr",
     "read_metrics",
+    "squared_error",
+    "ssim_map",
     "summarise",
     "write_metrics",
 ]

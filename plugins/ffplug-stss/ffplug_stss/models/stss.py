@@ -9,6 +9,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor
 
+from ffplug.apis.models import load_weights
 from ffplug.errors import ConfigError, DataError
 from ffplug.models.layers import fixed_weights
 from ffplug.models.padding import pad
@@ -72,7 +73,11 @@ class STSS(BaseModel):
         network: config of the network, see :class:`STSSNet`.
         losses: configs of the terms of the training loss, called with prediction, target and mask.
         data_preprocessor: config of what batches the samples.
+        pretrained: weights to start from: a name of released ones (``stss_arena``) or a path; None draws them.
         init_cfg: see MMEngine.
+
+    Raises:
+        CheckpointError: the weights to start from are not on this machine, or another network's.
 
     Example:
         dict(
@@ -87,12 +92,15 @@ class STSS(BaseModel):
         network: Mapping[str, Any],
         losses: Sequence[Mapping[str, Any]] = (),
         data_preprocessor: Mapping[str, Any] | None = None,
+        pretrained: str | None = None,
         init_cfg: Any = None,
     ) -> None:
         preprocessor = dict(data_preprocessor or dict(type="ffplug_stss.SupersampleDataPreprocessor"))
         super().__init__(preprocessor, init_cfg)
         self.network = MODELS.build(dict(network))
         self.losses = torch.nn.ModuleList([MODELS.build(dict(loss)) for loss in losses])
+        if pretrained is not None:
+            load_weights(self, pretrained)
 
     def checkpoint_exclude_prefixes(self) -> tuple[str, ...]:
         """What checkpoints leave out: frozen networks inside of losses."""

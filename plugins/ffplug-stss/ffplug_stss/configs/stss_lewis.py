@@ -1,0 +1,9 @@
+"""STSS on Lewis alone."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .released import *
+
+train_dataloader["dataset"].update(scenes=["Lewis"])
+val_dataloader["dataset"].update(scenes=["Lewis"])

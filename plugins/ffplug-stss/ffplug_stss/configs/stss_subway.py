@@ -1,0 +1,9 @@
+"""STSS on Subway alone."""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .released import *
+
+train_dataloader["dataset"].update(scenes=["Subway"])
+val_dataloader["dataset"].update(scenes=["Subway"])

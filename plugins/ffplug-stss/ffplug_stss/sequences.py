@@ -1,0 +1,82 @@
+"""Frames of a procedural scene as STSS takes them: what is warped from where, with the truth beside."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ffplug_stss.channels import HISTORY
+from ffplug_stss.rendering import Buffers, Renderer
+from ffplug_stss.warping import OUTSIDE, fill_holes, from_engine, inside, occlusion_motion, same_surface, warp
+
+SHADED, EXTRAPOLATED = "SF", "EF"
+"""Frames of even times are shaded, those between are not."""
+
+
+class Sequence:
+    """A scene over time as records of the released data's form.
+
+    Args:
+        renderer: of the scene.
+    """
+
+    def __init__(self, renderer: Renderer) -> None:
+        self.renderer = renderer
+        # A frame and the two shaded ones before it share most of what they warp.
+        self.buffers = functools.lru_cache(maxsize=8)(renderer.buffers)
+        self.shaded = functools.lru_cache(maxsize=4)(renderer.shaded)
+
+    def hole(self, time: int, earlier: int) -> tuple[Tensor, Tensor]:
+        """Motion from a frame to an earlier one, 1×2×H×W, and where there is nothing to take, 1×1×H×W bool.
+
+        A pixel is a hole where its earlier place is outside, on another object with any of its four neighbours, or was
+        hidden.
+        """
+        now, then = self.buffers(time), self.buffers(earlier)
+        motion = self.renderer.motion(now, time, earlier)
+        valid = inside(motion) & same_surface(now.label, then.label, motion)
+        return motion, ~(valid & self.renderer.visible(now, time, earlier))
+
+    def record(self, time: int) -> np.ndarray:
+        """The inputs of a frame, H×W×33 float16; see :mod:`ffplug_stss.datasets.records`."""
+        now = self.buffers(time)
+        newest = time - time % 2
+        warped, plain = [], []
+        for earlier in range(newest, newest - 2 * HISTORY, -2):
+            image = self.shaded(earlier)
+            if earlier == time:
+                whole, hole = image, torch.zeros_like(now.label, dtype=torch.bool)
+            else:
+                motion, hole = self.hole(time, earlier)
+                whole = warp(image, motion)
+            warped.append(torch.where(hole, OUTSIDE, whole))
+            plain.append(whole)
+        color, motion = plain[0], self.renderer.motion(now, time, time - 1)
+        if newest != time:
+            missing = (warped[0] == OUTSIDE).all(dim=1, keepdim=True)
+            color = fill_holes(color, self.shaded(newest), missing, occlusion_motion(motion, now.depth))
+        return _encode(warped, color, plain, now, motion)
+
+    def target(self, time: int) -> np.ndarray:
+        """The true frame, 2H×2W×3 float16, BGR."""
+        return _array(self.renderer.reference(time).flip(1))
+
+    @staticmethod
+    def kind(time: int) -> str:
+        """Whether a frame is shaded or extrapolated."""
+        return EXTRAPOLATED if time % 2 else SHADED
+
+
+def _encode(warped: list[Tensor], color: Tensor, plain: list[Tensor], now: Buffers, motion: Tensor) -> np.ndarray:
+    """Put it all in the released order, three channels of a vector reversed."""
+    vectors = [*warped, color, *plain, now.base_color]
+    engine = from_engine(motion).flip(1)
+    parts = [*(vector.flip(1) for vector in vectors), now.metallic, now.roughness, now.depth, now.normal.flip(1)]
+    return _array(torch.cat([*parts, torch.zeros_like(engine[:, :1]), engine], dim=1))
+
+
+def _array(image: Tensor) -> np.ndarray:
+    return image[0].permute(1, 2, 0).to(torch.float16).cpu().contiguous().numpy()

@@ -1,0 +1,199 @@
+"""Earlier frames at the place of the present one: vectors over several frames, warping, holes and what fills them.
+
+Motion is flow in pixels of the low resolution, N×2×H×W, x to the right and y down, from a frame to an *earlier* one:
+what shows at ``p`` was at ``p + motion(p)``. Engines store it with y up and from the earlier frame; :func:`from_engine`
+takes that. The rules named *published* are those of ExtraNet's data (Guo et al., SIGGRAPH Asia 2021), from which STSS's
+come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ffplug.errors import ConfigError
+from ffplug.ops import backward_warp
+
+OUTSIDE = -1.0
+"""What a warped colour is where there is nothing."""
+
+COMPOSITIONS = ("exact", "published")
+_FAR = 10.0
+_ROUNDING = 1e-4
+
+
+def from_engine(vectors: Tensor) -> Tensor:
+    """Vectors N×2×H×W of an engine (x right, y up, earlier to present) as motion, and back."""
+    return vectors * vectors.new_tensor([-1.0, 1.0])[:, None, None]
+
+
+def compose(motions: Sequence[Tensor], rule: str = "exact") -> Tensor:
+    """Motion over several frames from the motion of each to the one before.
+
+    Args:
+        motions: of the present frame first, then of the one before, and so on; N×2×H×W each.
+        rule: ``exact`` follows a pixel from the present backwards, reading each motion where it has arrived;
+            ``published`` starts at the oldest and adds the longest of the four vectors around, or nothing where one of
+            them is zero or outside.
+
+    Raises:
+        ConfigError: there is no such rule.
+    """
+    if rule not in COMPOSITIONS:
+        raise ConfigError(f"compose={rule!r}: expected one of {', '.join(map(repr, COMPOSITIONS))}")
+    if rule == "exact":
+        total = motions[0]
+        for motion in motions[1:]:
+            total = total + backward_warp(motion, total, "border")
+        return total
+    total = motions[-1]
+    for motion in reversed(motions[:-1]):
+        longest = torch.zeros_like(motion)
+        length = motion.new_full(motion[:, :1].shape, -1.0)
+        zero = torch.zeros_like(length, dtype=torch.bool)
+        for vector in corner_values(motion, total, outside=0.0):
+            size = vector.square().sum(dim=1, keepdim=True)
+            zero |= size == 0
+            longer = size > length
+            longest, length = torch.where(longer, vector, longest), torch.where(longer, size, length)
+        total = total + torch.where(zero, 0.0, longest)
+    return total
+
+
+def warp(image: Tensor, motion: Tensor) -> Tensor:
+    """An earlier frame where the present one shows the same, bilinear; what lies outside is -1.
+
+    Args:
+        image: N×C×H×W, not negative.
+        motion: N×2×H×W, from the present frame to that one.
+
+    Returns:
+        N×C×H×W; a sample to which the outside contributes more than a tenth or so is -1, as published.
+    """
+    framed = F.pad(image, [1] * 4, value=-10.0)
+    warped = backward_warp(framed, F.pad(motion.to(image.dtype), [1] * 4), "border")[..., 1:-1, 1:-1]
+    return torch.where(warped < 0, OUTSIDE, warped)
+
+
+def inside(motion: Tensor) -> Tensor:
+    """Whether a pixel's earlier place lies in the frame, on or between the centres of its pixels, N×1×H×W bool."""
+    x, y = places(motion)
+    height, width = motion.shape[2:]
+    # Motion is a difference of rounded positions, so a still pixel of the border may be off by a rounding.
+    kept = (x >= -_ROUNDING) & (y >= -_ROUNDING) & (x <= width - 1 + _ROUNDING) & (y <= height - 1 + _ROUNDING)
+    return kept[:, None]
+
+
+def places(motion: Tensor) -> tuple[Tensor, Tensor]:
+    """Column and row where each pixel was, N×H×W each."""
+    height, width = motion.shape[2:]
+    columns = torch.arange(width, device=motion.device, dtype=motion.dtype)
+    rows = torch.arange(height, device=motion.device, dtype=motion.dtype)
+    return motion[:, 0] + columns, motion[:, 1] + rows[:, None]
+
+
+def corner_values(values: Tensor, motion: Tensor, outside: float | None = None) -> Iterator[Tensor]:
+    """The values at the four pixels around each pixel's earlier place.
+
+    Args:
+        values: N×C×H×W.
+        motion: N×2×H×W, finite.
+        outside: the value outside of the frame; None takes the nearest pixel's.
+
+    Yields:
+        N×C×H×W, row after row.
+    """
+    height, width = motion.shape[2:]
+    x, y = (place.floor().long() for place in places(motion))
+    flat = values.flatten(2)
+    for row in (y, y + 1):
+        for column in (x, x + 1):
+            index = row.clamp(0, height - 1) * width + column.clamp(0, width - 1)
+            taken = flat.gather(2, index.flatten(1)[:, None].expand(flat.shape)).view(values.shape)
+            if outside is not None:
+                there = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+                taken = torch.where(there[:, None], taken, outside)
+            yield taken
+
+
+def same_surface(labels: Tensor, earlier: Tensor, motion: Tensor) -> Tensor:
+    """Whether all four pixels around a pixel's earlier place belong to its object, N×1×H×W bool.
+
+    Args:
+        labels: of the present frame, N×1×H×W.
+        earlier: of the earlier one.
+        motion: N×2×H×W.
+    """
+    same = torch.ones_like(labels, dtype=torch.bool)
+    for values in corner_values(earlier, motion):
+        same &= values == labels
+    return same
+
+
+def same_depth(depth: Tensor, earlier: Tensor, motion: Tensor, tolerance: float) -> Tensor:
+    """Whether the depths around a pixel's earlier place are its own within a share of it, N×1×H×W bool.
+
+    For want of labels: what moves fast towards the camera is taken for something else.
+    """
+    same = torch.ones_like(depth, dtype=torch.bool)
+    for values in corner_values(earlier, motion):
+        same &= (values - depth).abs() <= tolerance * depth.clamp(min=1e-3)
+    return same
+
+
+def distance(world: Tensor, earlier: Tensor, motion: Tensor) -> Tensor:
+    """The largest distance between a pixel's world position and the four around its earlier place, N×1×H×W.
+
+    The published rule calls a static pixel a hole where it is above ``7.5 c + 45 (1 - c) + 50 depth`` centimetres with
+    ``c = |normal · view|``. Positions are N×3×H×W; outside of the frame they are 1e5 on all axes.
+    """
+    return torch.stack(
+        [(values - world).norm(dim=1, keepdim=True) for values in corner_values(earlier, motion, outside=1e5)]
+    ).amax(dim=0)
+
+
+def occlusion_motion(motion: Tensor, depth: Tensor) -> Tensor:
+    """For each pixel the motion of what covered its earlier place: where a hole's colours are fetched from.
+
+    Each pixel's motion is put on the four pixels around its earlier place, where the nearest in depth stays (of equal
+    ones the first in rows); each pixel then reads what lies at its own earlier place, rounded down. So background is
+    drawn in from beside what hid it. Equal calls give equal bits.
+
+    Args:
+        motion: N×2×H×W, to the frame before.
+        depth: N×1×H×W, smaller is nearer; from 10 on nothing counts.
+
+    Returns:
+        N×2×H×W; zero where nothing was put.
+    """
+    count, _, height, width = motion.shape
+    x, y = (place.floor().long() for place in places(motion))
+    rows, columns = torch.stack([y, y, y + 1, y + 1], 1), torch.stack([x, x + 1, x, x + 1], 1)
+    here = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (depth < _FAR)
+    cells = height * width
+    target = torch.where(here, rows * width + columns, cells).flatten(1)
+    source = torch.arange(cells, device=motion.device).repeat(4).expand(count, -1)
+    depths = depth.flatten(1).repeat(1, 4)
+    nearest = depths.new_full((count, cells + 1), _FAR).scatter_reduce(1, target, depths, "amin")
+    wins = depths == nearest.gather(1, target)
+    first = torch.full((count, cells + 1), cells, device=motion.device)
+    first = first.scatter_reduce(1, torch.where(wins, target, cells), source, "amin")[:, :cells]
+    vectors = torch.cat([motion.flatten(2), motion.new_zeros(count, 2, 1)], dim=2)
+    put = vectors.gather(2, first[:, None].expand(-1, 2, -1))
+    read = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    return put.gather(2, read.flatten(1)[:, None].expand(-1, 2, -1)).view(motion.shape)
+
+
+def fill_holes(warped: Tensor, image: Tensor, hole: Tensor, fetch: Tensor) -> Tensor:
+    """Put into holes what the motion ``fetch`` brings from the newest frame; -1 where that is outside of it.
+
+    Args:
+        warped: the newest frame warped, N×3×H×W.
+        image: that frame.
+        hole: N×1×H×W bool.
+        fetch: N×2×H×W, see :func:`occlusion_motion`.
+    """
+    return torch.where(hole, warp(image, fetch), warped)
