@@ -116,6 +116,17 @@ def test_viper_limit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_flow(tmp_path / "flow.npz")[1], [[0, 0]])
 
 
+def test_npz_with_one_array(tmp_path: Path) -> None:
+    flow = np.array([[[600.5, -1.25], [np.nan, 0]]], np.float32)
+    np.savez_compressed(tmp_path / "flow.npz", flow)
+    read, valid = read_flow(tmp_path / "flow.npz")
+    np.testing.assert_array_equal(valid, [[1, 0]])
+    np.testing.assert_array_equal(read[0, 0], flow[0, 0])
+    np.savez(tmp_path / "flow.npz", flow[..., 0])
+    with pytest.raises(DataError, match=r"or one of shape H×W×2, found \['arr_0'\]"):
+        read_flow(tmp_path / "flow.npz")
+
+
 def test_tartanair_mask_threshold(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", np.array([[0, 1, 10, 100]], np.uint8))
     np.testing.assert_array_equal(read_tartanair_valid(tmp_path / "mask.npy"), [[1, 0, 0, 0]])

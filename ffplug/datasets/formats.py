@@ -274,12 +274,16 @@ def encode_flo5(flow: np.ndarray, valid: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_viper(data: bytes, path: PathLike) -> Flow:
-    """Decode VIPER's ``.npz``: arrays ``u`` and ``v``, H×W float16; NaN or more than 512 px is unknown."""
-    arrays = _load_numpy(data, path, "a VIPER .npz with arrays 'u' and 'v'")
-    if not isinstance(arrays, dict) or not {"u", "v"} <= arrays.keys():
-        found = sorted(arrays) if isinstance(arrays, dict) else "one unnamed array"
-        raise DataError(f"{path}: expected a VIPER .npz with arrays 'u' and 'v', found {found}")
+def decode_npz(data: bytes, path: PathLike) -> Flow:
+    """Decode ``.npz``: VIPER's arrays ``u`` and ``v``, H×W, where NaN or more than 512 px is unknown; or one H×W×2."""
+    arrays = _load_numpy(data, path, "an .npz with arrays 'u' and 'v'")
+    names = sorted(arrays) if isinstance(arrays, dict) else []
+    if len(names) == 1 and arrays[names[0]].ndim == 3:
+        return split_unknown(_check_flow(np.ascontiguousarray(arrays[names[0]], np.float32), path))
+    if not {"u", "v"} <= set(names):
+        raise DataError(
+            f"{path}: expected an .npz with arrays 'u' and 'v', or one of shape H×W×2, found {names or 'an .npy'}"
+        )
     u, v = arrays["u"], arrays["v"]
     if u.shape != v.shape:
         raise DataError(f"{path}: expected 'u' and 'v' of one size, found {u.shape} and {v.shape}")
@@ -328,7 +332,7 @@ _DECODERS: dict[str, Callable[[bytes, PathLike], Flow]] = {
     ".pfm": decode_pfm,
     ".png": decode_kitti,
     ".flo5": decode_flo5,
-    ".npz": decode_viper,
+    ".npz": decode_npz,
     ".npy": decode_npy,
 }
 _ENCODERS: dict[str, Callable[[np.ndarray, np.ndarray], bytes]] = {
@@ -344,8 +348,8 @@ _ENCODERS: dict[str, Callable[[np.ndarray, np.ndarray], bytes]] = {
 def read_flow(path: PathLike) -> Flow:
     """Read a flow field; the suffix names the format.
 
-    ``.flo`` Middlebury, ``.pfm`` SceneFlow, ``.png`` KITTI and HD1K (16 bits), ``.flo5`` Spring, ``.npz`` VIPER,
-    ``.npy`` TartanAir.
+    ``.flo`` Middlebury, ``.pfm`` SceneFlow, ``.png`` KITTI and HD1K (16 bits), ``.flo5`` Spring, ``.npz`` VIPER
+    (or one array H×W×2), ``.npy`` TartanAir.
 
     Returns:
         Flow H×W×2 float32 in pixels, 0 where unknown (it may be read-only), and valid H×W float32 in {0, 1}.

@@ -99,16 +99,16 @@ def decflow_from_gma(state_dict: Mapping[str, Tensor]) -> StateDict:
     What GMA does not have, the semantics and their fusion, is left out, so the result is for ``load_from`` alone.
 
     Args:
-        state_dict: of GMA's published code.
+        state_dict: of GMA's published code, or of a GMA of FFPlug's.
 
     Raises:
-        CheckpointError: it is not GMA's.
+        CheckpointError: it is neither.
     """
+    own = any(key.startswith("context_encoder.") for key in state_dict)
     state = {}
-    for key, value in find_converter("gma")(state_dict).items():
-        state[f"{_CONTEXT}{key.removeprefix('context_encoder.')}" if key.startswith("context_encoder.") else key] = (
-            value
-        )
+    for key, value in (state_dict if own else find_converter("gma")(state_dict)).items():
+        name = f"{_CONTEXT}{key.removeprefix('context_encoder.')}" if key.startswith("context_encoder.") else key
+        state[name] = value
         if key.startswith("decoder.") and ".attention." not in key:
             state[f"{HEAD}{key.removeprefix('decoder.')}"] = value.clone()
     return state

@@ -69,6 +69,15 @@ def test_frames_are_in_natural_order(root: Path):
     assert "gt_mask" not in dataset[9]["data_samples"]
 
 
+def test_one_flow_alone(root: Path):
+    for flows, x in (("facial", 3), ("head", 1)):
+        sample = FacialFlowNetDataset(str(root), flows=flows)[0]["data_samples"]
+        assert (sample.gt_flow[0] == x).all() and sample.gt_mask.any()
+        assert "gt_head_flow" not in sample and "gt_expression_flow" not in sample
+    with pytest.raises(ConfigError, match="did you mean 'head'"):
+        FacialFlowNetDataset(str(root), flows="heads")
+
+
 def test_a_missing_file_never_shifts_the_others(root: Path):
     (root / f"flow/head/{SEQUENCE}/0.flo").unlink()
     with pytest.raises(DataError, match=r"flow/head/train/happy/0001/0\.flo: this file is missing"):
@@ -191,7 +200,7 @@ def test_facial_flow_is_head_plus_expression_flow(drawn: Path):
             difference = sample.gt_flow - sample.gt_head_flow - sample.gt_expression_flow
             assert difference.abs().max() < 1e-4
             assert sample.gt_expression_flow.abs().max() > 0.01
-            assert (sample.gt_flow[:, ~sample.gt_mask] == 0).all()
+            assert (sample.gt_expression_flow[:, ~sample.gt_mask] == 0).all()
 
 
 def test_a_scene_follows_from_the_recipe_alone(drawn: Path, tmp_path: Path):

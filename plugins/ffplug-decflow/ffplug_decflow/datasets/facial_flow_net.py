@@ -14,6 +14,7 @@ from ffplug.datasets.layouts import join
 from ffplug_decflow.registry import DATASETS
 
 SPLITS = ("train", "val", "test")
+KINDS = ("facial", "head")
 MASK_SUFFIXES = (".npy",)
 
 
@@ -31,6 +32,8 @@ class FacialFlowNetDataset(FlowDataset):
         data_root: folder that holds ``image``, ``flow`` and ``mask``.
         pipeline: transforms; None loads the pair and packs it.
         split: ``'train'``, ``'val'`` or ``'test'``.
+        flows: ``'both'``, facial flow with the head flow beside it; or ``'facial'`` or ``'head'``, that one alone as a
+            sample's only true flow, for networks that are not decomposed.
         **kwargs: see :class:`ffplug.datasets.FlowDataset`.
 
     Raises:
@@ -44,9 +47,16 @@ class FacialFlowNetDataset(FlowDataset):
     title = "FacialFlowNet"
 
     def __init__(
-        self, data_root: str, pipeline: Sequence[Any] | None = None, *, split: str = "train", **kwargs: Any
+        self,
+        data_root: str,
+        pipeline: Sequence[Any] | None = None,
+        *,
+        split: str = "train",
+        flows: str = "both",
+        **kwargs: Any,
     ) -> None:
         self.split = choose("split", split, SPLITS)
+        self.flows = choose("flows", flows, ("both", *KINDS))
         if pipeline is None:
             pipeline = [dict(type="ffplug_decflow.LoadFaceFlow"), dict(type="ffplug_decflow.PackFaceInputs")]
         super().__init__(data_root, pipeline, **kwargs)
@@ -73,7 +83,8 @@ class FacialFlowNetDataset(FlowDataset):
             problems.append(Problem(folder, f"expected two or more frames, found {len(frames)}", name))
             return
         before = len(problems)
-        flows = [self._matched(f"flow/{kind}/{below}", FLOW_SUFFIXES, frames, problems) for kind in ("facial", "head")]
+        kinds = KINDS if self.flows == "both" else (self.flows,)
+        flows = [self._matched(f"flow/{kind}/{below}", FLOW_SUFFIXES, frames, problems) for kind in kinds]
         masks, occlusions = (
             self._matched(f"{kind}/{below}", suffixes, frames, problems, optional=True)
             for kind, suffixes in (("mask", MASK_SUFFIXES), ("occlusion", IMAGE_SUFFIXES))
@@ -90,7 +101,8 @@ class FacialFlowNetDataset(FlowDataset):
                 sample_id=join(below, os.path.splitext(first)[0]),
                 masks={"occlusion": occlusions[index]} if occlusions else None,
             )
-            yield {**entry, "head_flow_path": flows[1][index], "head_mask_path": masks[index] if masks else None}
+            head = flows[1][index] if self.flows == "both" else None
+            yield {**entry, "head_flow_path": head, "head_mask_path": masks[index] if masks else None}
 
     def _listed(self, folder: str, suffixes: Sequence[str]) -> list[str]:
         return sorted((f for f in self.files(folder) if f.lower().endswith(tuple(suffixes))), key=natural_order)
