@@ -179,11 +179,10 @@ class ProceduralSkin:
             colour = colour + alpha[:, None] * (paint - colour)
             gloss = gloss + alpha * (shine - gloss)
         ball = (masks["eyes"] > 0).nonzero()[:, 0]
-        if len(ball):
-            alpha = masks["eyes"][ball]
-            paint = self._eyeballs(relative[ball], (eyes - eyes.mean(0)) / apart, middle[ball])
-            mixed = colour[ball] + alpha[:, None] * (paint - colour[ball])
-            colour, gloss = colour.index_copy(0, ball, mixed), gloss.index_copy(0, ball, 1 + 4 * alpha)
+        alpha = masks["eyes"][ball]
+        paint = self._eyeballs(relative[ball], (eyes - eyes.mean(0)) / apart, middle[ball])
+        mixed = colour[ball] + alpha[:, None] * (paint - colour[ball])
+        colour, gloss = colour.index_copy(0, ball, mixed), gloss.index_copy(0, ball, 1 + 4 * alpha)
         return colour.clamp(0, 1), gloss.clamp(min=0)
 
     def _hair_height(self, template: Tensor, coarse: Tensor) -> Tensor:
