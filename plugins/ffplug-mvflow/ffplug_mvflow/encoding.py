@@ -127,7 +127,9 @@ def encode_pair(image1: np.ndarray, image2: np.ndarray, encoding: Encoding) -> b
         An MP4.
     """
     buffer = io.BytesIO()
-    encode_clip([image2, image1], encoding, buffer)
+    # FFmpeg's decoders of MPEG-1 and 2 give no vectors for the last frame of a stream, so that is one too many.
+    last = [image1] if encoding.codec in ("mpeg1", "mpeg2") else []
+    encode_clip([image2, image1, *last], encoding, buffer)
     return buffer.getvalue()
 
 
@@ -157,9 +159,9 @@ def decode_pair(
 
     images, fields = read_clip(where, content)
     height, width = size
-    if len(images) != 2:
+    if len(images) not in (2, 3):
         raise DataError(f"{where}: expected a clip of two frames, found {len(images)}")
-    second, first = (image[:height, :width] for image in images)
+    second, first = (image[:height, :width] for image in images[:2])
     if fields[1] is None:  # the whole frame is intra-coded
         return first, second, no_vectors(height, width)
     return first, second, spread(flow_to_previous(fields[1]), height, width)

@@ -205,7 +205,7 @@ class MotionVectorVideo(VideoFrames):
         """Pictures in order of display; a lost one as a :class:`CodedFrame` with its problem."""
         position, packets, end, size = 0, 0, 0.0, None
         order: dict[int, tuple[int, bool]] = {}
-        lost: list[float] = []
+        expected: list[float] = []
         intervals: list[float] = []
         previous: float | None = None
         with self._open() as container:
@@ -226,20 +226,24 @@ class MotionVectorVideo(VideoFrames):
                         )
                         order[packet.pts] = packets, reference
                     packets += 1
+                    if not packet.is_discard:
+                        at = packet.pts * packet.time_base if packet.pts is not None else None
+                        expected += [] if at is None else [float(at)]
                 try:
                     frames = packet.decode()
                 except av.InvalidDataError:
-                    at = packet.pts * packet.time_base if packet.pts is not None else packets / self.rate
-                    lost.append(float(at))
+                    if packet.pts is None:
+                        expected.append(float(packets / self.rate))
                     frames = []
                 self.seconds["decode"] += time.perf_counter() - begun
                 for frame in frames:
                     at = frame.time if frame.time is not None else float(position / self.rate)
-                    for missing in sorted(value for value in lost if value < at):
-                        lost.remove(missing)
+                    # What should have come before and did not is lost.
+                    for missing in sorted(value for value in expected if value < at - 1e-6):
                         yield self._lost(position, missing, size)
                         previous = missing
                         position += 1
+                    expected = [value for value in expected if value > at + 1e-6]
                     if frame.is_corrupt:
                         yield self._lost(position, at, size)
                     else:
@@ -249,7 +253,7 @@ class MotionVectorVideo(VideoFrames):
                         self._check_rate(intervals, at - previous, at)
                     previous, end = at, self._end(frame)
                     position += 1
-            for missing in sorted(lost):
+            for missing in sorted(expected):
                 yield self._lost(position, missing, size)
                 position += 1
         self._check_whole(packets, declared, duration, end, 0 if size is None else position)

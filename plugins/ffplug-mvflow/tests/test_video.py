@@ -316,3 +316,12 @@ def test_a_damaged_frame_is_told_by_its_time_and_the_rest_is_done(tmp_path, bfra
     assert len(frames) == 10 and len(lost) == 1
     assert f"the frame at {lost[0] / 25:.3f} s (number {lost[0]}) is damaged" in frames[lost[0]].problem
     assert all(frame.image.shape == (HEIGHT, WIDTH, 3) for frame in frames if not frame.problem)
+
+
+def test_frames_that_the_decoder_withholds_are_told_too(tmp_path):
+    """Without their key frame, B frames round it never come out."""
+    path = write(tmp_path / "clip.mp4", moving(10), **x264(bframes=1, b_adapt=0, keyint=5, b_pyramid="none"))
+    frames = list(MotionVectorVideo(damage(path, 5)))
+    lost = [index for index, frame in enumerate(frames) if frame.problem]
+    assert len(frames) == 10 and len(lost) >= 1
+    assert all(f"the frame at {index / 25:.3f} s (number {index})" in frames[index].problem for index in lost)
