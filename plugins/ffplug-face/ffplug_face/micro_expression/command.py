@@ -167,7 +167,7 @@ def run(
     for note in loso.run(workers, progress):
         click.echo(note)
     used = [index for index, clip in enumerate(dataset.clips) if clip.key not in loso.left_out]
-    write_flow_picture(folder, loso.features().numpy()[used], [dataset.clips[index].label for index in used])
+    write_flow_picture(folder, loso.features().numpy()[used], [dataset.clips[index] for index in used])
     _score(folder, None, oracle_epoch, 2000)
 
 

@@ -17,7 +17,7 @@ from ffplug.datasets.formats import write_bytes, write_image
 from ffplug.errors import DataError
 from ffplug.visualization import flow_to_image, text_image
 from ffplug_face.micro_expression.loso import oracle_epochs, read_run
-from ffplug_face.micro_expression.manifest import CLASSES
+from ffplug_face.micro_expression.manifest import CLASSES, Clip
 from ffplug_face.micro_expression.metrics import NAMES, paired_bootstrap, summary
 
 SCORES, PAGE, CONFUSION, FLOWS = "scores.json", "report.html", "confusion.png", "flows.png"
@@ -107,32 +107,45 @@ def _write(canvas: np.ndarray, text: str, x: int, y: int, size: int, colour: int
     place[:] = (place * (1 - alpha) + label[..., :3] * alpha).round()
 
 
-def flow_picture(features: np.ndarray, titles: Sequence[str], full: float = 1.5, side: int = 140) -> np.ndarray:
-    """Features of clips in a row: flow in the colours of the Middlebury wheel above, strain below; uint8 RGB.
+def flow_picture(features: np.ndarray, titles: Sequence[str], side: int = 140) -> np.ndarray:
+    """Features of clips in a row: flow in the colours of the Middlebury wheel above, the third channel below.
+
+    Both are scaled for all clips alike, by what 90 % of their values stay below; a line below the pictures tells it.
 
     Args:
-        features: N×3×S×S: flow in pixels of a face 128 pixels wide, and strain.
+        features: N×3×S×S: flow in pixels of a face 128 pixels wide, and strain or length.
         titles: one for each.
-        full: length of flow that has full colour, pixels.
         side: of each picture.
+
+    Returns:
+        uint8 RGB.
     """
+    lengths = np.linalg.norm(features[:, :2], axis=1)
+    full, white = (max(float(np.quantile(np.abs(part), 0.9)), 1e-6) for part in (lengths, features[:, 2]))
     columns = []
     for feature, title in zip(features, titles, strict=True):
         colour = flow_to_image(feature[:2].transpose(1, 2, 0), full)
-        strain = np.repeat(np.clip(255 * feature[2, :, :, None] / 0.1, 0, 255).astype(np.uint8), 3, axis=2)
-        column = [cv2.resize(part, (side, side), interpolation=cv2.INTER_NEAREST) for part in (colour, strain)]
+        third = np.repeat(np.clip(255 * feature[2, :, :, None] / white, 0, 255).astype(np.uint8), 3, axis=2)
+        column = [cv2.resize(part, (side, side), interpolation=cv2.INTER_NEAREST) for part in (colour, third)]
         head = np.full((22, side, 3), 255, np.uint8)
         _write(head, title, 3, 2, 13)
         columns.append(np.pad(np.concatenate([head, *column]), ((0, 0), (0, 6), (0, 0)), constant_values=255))
-    return np.concatenate(columns, axis=1)
+    rows = np.concatenate(columns, axis=1)
+    foot = np.full((24, rows.shape[1], 3), 255, np.uint8)
+    _write(foot, f"full colour: {full:.2g} px of a face 128 px wide; white: {white:.2g}", 3, 4, 13)
+    return np.concatenate([rows, foot])
 
 
-def write_flow_picture(folder: Path, features: np.ndarray, labels: Sequence[int], each: int = 3) -> None:
-    """Write ``flows.png`` of the first clips of each class into a run's folder."""
-    chosen = [
-        index for label in sorted(set(labels)) for index in [i for i, x in enumerate(labels) if x == label][:each]
-    ]
-    titles = [CLASSES[labels[i]] if labels[i] < len(CLASSES) else str(labels[i]) for i in chosen]
+def write_flow_picture(folder: Path, features: np.ndarray, clips: Sequence[Clip], each: int = 3) -> None:
+    """Write ``flows.png`` of some clips of each class, of different people where there are, into a run's folder."""
+    chosen: list[int] = []
+    for label in sorted({clip.label for clip in clips}):
+        seen: set[str] = set()
+        own = [index for index, clip in enumerate(clips) if clip.label == label]
+        first = [index for index in own if clips[index].person not in seen and not seen.add(clips[index].person)]
+        chosen += [*first, *(index for index in own if index not in first)][:each]
+    names = [CLASSES[clips[i].label] if clips[i].label < len(CLASSES) else str(clips[i].label) for i in chosen]
+    titles = [f"{name}, {clips[i].subject}" for i, name in zip(chosen, names, strict=True)]
     write_image(folder / FLOWS, flow_picture(features[chosen], titles))
 
 
@@ -175,7 +188,7 @@ def _page(folder: Path, result: Mapping[str, Any], names: Sequence[str]) -> str:
         parts.append(
             f"<h2 class=warn>{escape(result['oracle']['label'])}</h2>" + _html(table(result["oracle"]["scores"]))
         )
-    for title, name in (("Confusion (rows: truth; all seeds)", CONFUSION), ("Flow and strain", FLOWS)):
+    for title, name in (("Confusion (rows: truth; all seeds)", CONFUSION), ("Flow, and strain or length", FLOWS)):
         if (folder / name).is_file():
             data = base64.b64encode((folder / name).read_bytes()).decode()
             parts.append(f'<h2>{title}</h2><img alt="{title}" src="data:image/png;base64,{data}">')
