@@ -41,7 +41,7 @@ def as_levels(frame: Tensor, quantise: str = "round", colour: str = "rgb") -> Te
     Returns:
         C×H×W float64.
     """
-    levels = frame.double().clamp(0, 1) * 255
+    levels = frame.detach().double().clamp(0, 1) * 255
     levels = {"none": lambda x: x, "round": torch.round, "truncate": torch.floor}[quantise](levels)
     if colour == "rgb":
         return levels

@@ -134,14 +134,13 @@ def same_surface(labels: Tensor, earlier: Tensor, motion: Tensor) -> Tensor:
 
 
 def same_depth(depth: Tensor, earlier: Tensor, motion: Tensor, tolerance: float) -> Tensor:
-    """Whether the depths around a pixel's earlier place are its own within a share of it, N×1×H×W bool.
+    """Whether a pixel's depth lies between those around its earlier place, or a share of it beside, N×1×H×W bool.
 
-    For want of labels: what moves fast towards the camera is taken for something else.
+    For want of labels: the seams of objects count as valid, and what nears the camera fast as something else.
     """
-    same = torch.ones_like(depth, dtype=torch.bool)
-    for values in corner_values(earlier, motion):
-        same &= (values - depth).abs() <= tolerance * depth.clamp(min=1e-3)
-    return same
+    around = torch.stack(list(corner_values(earlier, motion)))
+    slack = tolerance * depth.clamp(min=1e-3)
+    return (depth >= around.amin(dim=0) - slack) & (depth <= around.amax(dim=0) + slack)
 
 
 def distance(world: Tensor, earlier: Tensor, motion: Tensor) -> Tensor:

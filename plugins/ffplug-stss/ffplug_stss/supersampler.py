@@ -1,0 +1,207 @@
+"""Space-time supersampling of a running renderer, frame by frame."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ffplug.errors import DataError
+from ffplug.models.layers import fixed_weights
+from ffplug_stss.channels import HISTORY, SCALE, Inputs
+from ffplug_stss.models.stss import STSS, pad_to_multiple
+from ffplug_stss.warping import (
+    OUTSIDE,
+    compose,
+    fill_holes,
+    inside,
+    occlusion_motion,
+    same_depth,
+    same_surface,
+    warp,
+)
+
+_CHANNELS = {"normal": 3, "depth": 1, "roughness": 1, "metallic": 1, "base_color": 3, "motion": 2, "label": 1}
+_RANGES = {"normal": 1.05, "depth": 1.0, "roughness": 1.0, "metallic": 1.0, "base_color": 1.0}
+_MOST = 1e5
+
+
+@dataclass(frozen=True)
+class GBuffer:
+    """What a renderer knows of a frame before it shades it, at the low resolution; C×H×W float32 each.
+
+    Attributes:
+        motion: 2×H×W, from this frame to the one before it (shaded or not), in pixels, x right, y down: what shows at
+            ``p`` was at ``p + motion(p)``. :func:`ffplug_stss.warping.from_engine` turns an engine's round.
+        normal: world normal 3×H×W, -1..1.
+        depth: along the view as a share of the far distance, 1×H×W, 0..1.
+        roughness: 1×H×W, 0..1.
+        metallic: 1×H×W, 0..1.
+        base_color: RGB 3×H×W, 0..1.
+        label: number of the object, 1×H×W of any type, or None: then a surface is told by its depth.
+    """
+
+    motion: Tensor
+    normal: Tensor
+    depth: Tensor
+    roughness: Tensor
+    metallic: Tensor
+    base_color: Tensor
+    label: Tensor | None = None
+
+    @property
+    def feature(self) -> Tensor:
+        """The buffers as the network takes them, 1×9×H×W."""
+        return torch.cat([self.normal, self.depth, self.roughness, self.metallic, self.base_color])[None].float()
+
+    def check(self, size: tuple[int, int] | None = None) -> tuple[int, int]:
+        """Return height and width.
+
+        Args:
+            size: what they must be, or None.
+
+        Raises:
+            DataError: a buffer has another shape, holds NaN or infinity, or is out of its range.
+        """
+        size = tuple(self.depth.shape[-2:]) if size is None else size
+        for name, channels in _CHANNELS.items():
+            values = getattr(self, name)
+            if values is None:
+                continue
+            check_image(name, values, (channels, *size))
+            high = _RANGES.get(name)
+            if high is not None and bool(((values > high) | (values < (-high if name == "normal" else 0))).any()):
+                low = -1 if name == "normal" else 0
+                raise DataError(
+                    f"{name}: values lie in {float(values.min()):g}..{float(values.max()):g}, expected {low}..1"
+                )
+        if bool((self.motion.abs() > _MOST).any()):
+            raise DataError(f"motion: up to {float(self.motion.abs().max()):g} pixels; expected motion of one frame")
+        return size
+
+
+def check_image(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
+    """Check a buffer's shape, and that all of it is finite.
+
+    Raises:
+        DataError: it is not so; the message names the buffer.
+    """
+    if tuple(values.shape) != shape:
+        raise DataError(f"{name}: {'×'.join(map(str, values.shape))}, expected {'×'.join(map(str, shape))}")
+    if values.is_floating_point() and not bool(values.isfinite().all()):
+        bad = int((~values.isfinite()).sum())
+        raise DataError(f"{name}: {bad} values are NaN or infinite; a network would spread them over the frame")
+
+
+@dataclass
+class _Shaded:
+    """A shaded frame of the history, and the motions from later frames to it, newest first."""
+
+    color: Tensor
+    buffers: GBuffer
+    motions: list[Tensor]
+
+
+class SpaceTimeSupersampler:
+    """Doubles the size of shaded frames, and produces frames that were not shaded, from a history that it keeps.
+
+    Call :meth:`push` with each frame that was shaded and :meth:`extrapolate` with the buffers of each that was not, in
+    the order of time; motion in the buffers is to the frame of the call before. The history is the last three shaded
+    frames. After a cut, and at the start, what is missing of it is the first frame itself, marked invalid.
+
+    Args:
+        model: the network with its weights, as :func:`ffplug.get_model` gives it.
+        compose: how motions are joined, see :func:`ffplug_stss.warping.compose`.
+        tolerance: share of its depth by which a surface may differ, where there are no labels.
+
+    Raises:
+        DataError: from the calls: a buffer that is missing, misshapen, out of its range, NaN or infinite; a frame
+            that is to be extrapolated from nothing. The history is then as before the call.
+    """
+
+    def __init__(self, model: STSS, compose: str = "exact", tolerance: float = 0.05) -> None:
+        self.model = model.eval()
+        self.compose = compose
+        self.tolerance = tolerance
+        self._history: deque[_Shaded] = deque(maxlen=HISTORY)
+
+    def reset(self) -> None:
+        """Forget the history: the next frame is the first."""
+        self._history.clear()
+
+    def push(self, color: Tensor, buffers: GBuffer, cut: bool = False) -> Tensor:
+        """Super-sample a shaded frame, and keep it.
+
+        Args:
+            color: RGB 3×H×W, display-encoded, not negative; 1 = white.
+            buffers: of the same frame; its motion is not read after a cut.
+            cut: the camera has jumped: what was before has nothing to do with this frame.
+
+        Returns:
+            3×2H×2W, not clamped.
+        """
+        size = self._check(buffers, first=cut)
+        check_image("color", color, (3, *size))
+        if bool((color < 0).any()):
+            raise DataError(f"color: values from {float(color.min()):g} on, expected at least 0")
+        if cut:
+            self.reset()
+        self._step(buffers)
+        self._history.appendleft(_Shaded(color[None].float(), buffers, []))
+        valid = torch.ones_like(color[None, :1].float())
+        warped = [(self._history[0].color, valid)]
+        warped += [self._warp(shaded, buffers) for shaded in list(self._history)[1:]]
+        return self._run(self._history[0].color, warped, buffers)
+
+    def extrapolate(self, buffers: GBuffer) -> Tensor:
+        """Produce a frame of which there are buffers alone; arguments and result as of :meth:`push`."""
+        if not self._history:
+            raise DataError("there is no shaded frame to extrapolate from: call push first, also after a cut")
+        self._check(buffers)
+        self._step(buffers)
+        warped = [self._warp(shaded, buffers) for shaded in self._history]
+        newest, (plain, valid) = self._history[0], warped[0]
+        color = plain
+        if len(newest.motions) == 1:
+            fetch = occlusion_motion(buffers.motion[None].float(), buffers.depth[None].float())
+            color = fill_holes(plain, newest.color, valid == 0, fetch)
+        return self._run(color, warped, buffers)
+
+    def _check(self, buffers: GBuffer, first: bool = False) -> tuple[int, int]:
+        known = self._history[0].buffers if self._history and not first else None
+        size = buffers.check(tuple(known.depth.shape[-2:]) if known is not None else None)
+        if known is not None and (known.label is None) != (buffers.label is None):
+            raise DataError("label: given with some frames only; give it with all of them or with none")
+        return size
+
+    def _step(self, buffers: GBuffer) -> None:
+        """Let the history be one frame older."""
+        for shaded in self._history:
+            shaded.motions.insert(0, buffers.motion[None].float())
+
+    def _warp(self, shaded: _Shaded, buffers: GBuffer) -> tuple[Tensor, Tensor]:
+        """An earlier frame at the place of the present one, 1×3×H×W, and its mask 1×1×H×W."""
+        motion = compose(shaded.motions, self.compose)
+        then = shaded.buffers
+        if buffers.label is not None:
+            same = same_surface(buffers.label[None], then.label[None], motion)
+        else:
+            same = same_depth(buffers.depth[None].float(), then.depth[None].float(), motion, self.tolerance)
+        plain = warp(shaded.color, motion)
+        valid = inside(motion) & same & (plain != OUTSIDE).all(dim=1, keepdim=True)
+        return plain, valid.float()
+
+    @torch.inference_mode()
+    def _run(self, color: Tensor, warped: list[tuple[Tensor, Tensor]], buffers: GBuffer) -> Tensor:
+        plain, mask = warped[0]
+        while len(warped) < HISTORY:
+            warped = [*warped, (warped[-1][0], torch.zeros_like(mask))]
+        history = torch.stack([torch.cat(pair, dim=1) for pair in reversed(warped)], dim=1).clamp(min=0)
+        x = torch.cat([color, plain], dim=1).clamp(min=0)
+        packed = Inputs(x, buffers.feature, mask, history).pack()
+        height, width = packed.shape[2:]
+        with fixed_weights():
+            frame = self.model(pad_to_multiple(packed), mode="tensor")
+        return frame[0, :, : SCALE * height, : SCALE * width].float()

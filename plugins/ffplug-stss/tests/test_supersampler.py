@@ -1,0 +1,140 @@
+"""The streaming class against the records that the renderer makes of the same scene, and what it refuses."""
+
+import dataclasses
+
+import pytest
+import torch
+from ffplug_stss.channels import unpack
+from ffplug_stss.datasets.records import decode
+from ffplug_stss.rendering import Renderer
+from ffplug_stss.scenes import SceneOptions, draw_scene
+from ffplug_stss.sequences import Sequence
+from ffplug_stss.supersampler import GBuffer, SpaceTimeSupersampler
+
+import ffplug
+from ffplug.errors import DataError
+
+SIZE = (40, 72)
+
+
+class Recorder(torch.nn.Module):
+    """Keeps what the network would be given, and gives the bilinear frame."""
+
+    def forward(self, inputs, mode):
+        self.inputs = inputs
+        return torch.nn.functional.interpolate(inputs[:, :3], scale_factor=2, mode="bilinear")
+
+
+@pytest.fixture(scope="module")
+def sequence():
+    scene = draw_scene(2, 0, SceneOptions(style="field", speed=1.5, samples=1, objects=(5, 5), poles=(1, 1)))
+    return Sequence(Renderer(scene, SIZE))
+
+
+def buffers_of(sequence, time, label=True):
+    found = sequence.buffers(time)
+    return GBuffer(
+        motion=sequence.renderer.motion(found, time, time - 1)[0],
+        **{key: getattr(found, key)[0] for key in ("normal", "depth", "roughness", "metallic", "base_color")},
+        label=found.label[0] if label else None,
+    )
+
+
+def play(sequence, times, model=None, **options):
+    stream = SpaceTimeSupersampler(model or Recorder(), **options)
+    frames = []
+    for time in times:
+        if time % 2:
+            frames.append(stream.extrapolate(buffers_of(sequence, time)))
+        else:
+            frames.append(stream.push(sequence.shaded(time)[0], buffers_of(sequence, time)))
+    return stream, frames
+
+
+@pytest.mark.parametrize("last", [10, 11])
+def test_it_builds_what_the_records_hold(sequence, last):
+    stream, _ = play(sequence, range(6, last + 1))
+    found = unpack(stream.model.inputs)
+    expected, _ = decode(sequence.record(last))
+    agree = found.mask[0] == expected.mask
+    assert float(agree.float().mean()) > 0.97
+    torch.testing.assert_close(found.feature[0], expected.feature, rtol=0, atol=1e-2)
+    error = (found.x[0] - expected.x).abs()
+    assert float(error.mean()) < 0.01
+    both = (found.history[0, :, 3] * expected.history[:, 3]) > 0
+    assert float(both.float().mean()) > 0.6
+    # Composed vectors are interpolated, so they differ a little from the exact ones over several frames.
+    assert float((found.history[0, :, :3] - expected.history[:, :3]).abs().mean(dim=1)[both].mean()) < 0.02
+
+
+def test_a_history_of_more_than_three_keeps_the_last(sequence):
+    long, _ = play(sequence, range(2, 11))
+    short, _ = play(sequence, range(6, 11))
+    assert torch.equal(long.model.inputs, short.model.inputs)
+
+
+def test_after_a_cut_nothing_of_before_is_left(sequence):
+    stream, _ = play(sequence, range(4, 8))
+    stream.push(sequence.shaded(30)[0], buffers_of(sequence, 30), cut=True)
+    after = stream.model.inputs
+    fresh = SpaceTimeSupersampler(Recorder())
+    fresh.push(sequence.shaded(30)[0], buffers_of(sequence, 30))
+    assert torch.equal(after, fresh.model.inputs)
+    history = unpack(after).history[0]
+    assert history[:2, 3].max() == 0 and history[2, 3].min() == 1
+    for earlier in history[:2, :3]:
+        torch.testing.assert_close(earlier, sequence.shaded(30)[0])
+    stream.reset()
+    with pytest.raises(DataError, match="no shaded frame to extrapolate from"):
+        stream.extrapolate(buffers_of(sequence, 31))
+
+
+def test_odd_sizes_and_real_network():
+    torch.manual_seed(0)
+    scene = draw_scene(0, 0, SceneOptions(objects=(2, 2), poles=(0, 0), samples=1))
+    _, frames = play(Sequence(Renderer(scene, (19, 29))), (4, 5), ffplug.build_model("stss"))
+    assert [tuple(frame.shape) for frame in frames] == [(3, 38, 58)] * 2
+    assert all(bool(frame.isfinite().all()) for frame in frames)
+
+
+def test_without_labels_depth_tells_surfaces(sequence):
+    stream = SpaceTimeSupersampler(Recorder())
+    stream.push(sequence.shaded(6)[0], buffers_of(sequence, 6, label=False))
+    stream.extrapolate(buffers_of(sequence, 7, label=False))
+    expected, _ = decode(sequence.record(7))
+    assert float((unpack(stream.model.inputs).mask[0] == expected.mask).float().mean()) > 0.9
+    with pytest.raises(DataError, match="label: given with some frames only"):
+        stream.extrapolate(buffers_of(sequence, 8))
+
+
+def spoiled(buffers, **changes):
+    changed = {}
+    for name, value in changes.items():
+        tensor = getattr(buffers, name).clone()
+        tensor[0, 3, 5] = value
+        changed[name] = tensor
+    return dataclasses.replace(buffers, **changed)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda b: spoiled(b, normal=float("nan")), "normal: 1 values are NaN or infinite"),
+        (lambda b: spoiled(b, motion=float("inf")), "motion: 1 values are NaN or infinite"),
+        (lambda b: spoiled(b, motion=1e7), r"motion: up to 1e\+07 pixels"),
+        (lambda b: spoiled(b, depth=3.0), r"depth: values lie in .*\.\.3, expected 0\.\.1"),
+        (lambda b: dataclasses.replace(b, depth=b.depth[:, :-1]), "depth: 1×39×72, expected 1×40×72"),
+        (lambda b: dataclasses.replace(b, base_color=b.depth), "base_color: 1×40×72, expected 3×40×72"),
+    ],
+)
+def test_bad_buffers_are_refused_and_leave_no_trace(sequence, spoil, message):
+    stream, _ = play(sequence, range(4, 7))
+    with pytest.raises(DataError, match=message):
+        stream.extrapolate(spoil(buffers_of(sequence, 7)))
+    stream.extrapolate(buffers_of(sequence, 7))
+    clean, _ = play(sequence, range(4, 8))
+    assert torch.equal(stream.model.inputs, clean.model.inputs)
+    color = sequence.shaded(8)[0].clone()
+    color[1, 2, 3] = float("nan")
+    with pytest.raises(DataError, match="color: 1 values are NaN"):
+        stream.push(color, buffers_of(sequence, 8))
