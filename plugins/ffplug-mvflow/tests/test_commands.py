@@ -57,9 +57,7 @@ def test_inference_from_a_video(trained, clip, tmp_path, capsys):
     command("infer", clip, "--model", trained, "--out", tmp_path / "flow", "--iterations", 1)
     told = capsys.readouterr().out
     spent = r"\d+\.\d\d s"
-    assert re.search(
-        rf"time: network {spent}, reading frames {spent} \(decode {spent}, vectors {spent}\)", told
-    )
+    assert re.search(rf"time: network {spent}, reading frames {spent} \(decode {spent}, vectors {spent}\)", told)
     files = sorted((tmp_path / "flow").glob("*.flo"))
     assert len(files) == 7
     flows = [read_flow(file)[0] for file in files]
