@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/faces.py [--sizes 128 256 512] [--shards 1 2 4] [--sequences 8] [--frames 5]
 
-A frame is its picture, facial and head flow to the next one, and visibility. Each shard is a process with one thread that
-draws its share of one set. Where more run than there are cores, or the machine is busy, the rate by the clock says
+A frame is its picture, facial and head flow to the next one, and visibility. Each shard is a process with one thread
+that draws its share of one set. Where more run than there are cores, or the machine is busy, the rate by the clock says
 little: the rate per core counts the seconds that processors spent.
 """
 
@@ -33,7 +33,7 @@ def draw(scene: FaceScene) -> str:
 
 
 def shard(first: int, step: int, sequences: int, frames: int, size: int) -> tuple[dict[int, str], float, float, float]:
-    """Digests of every ``step``-th sequence, when it began and ended, and processor seconds; starting is not counted."""
+    """Digests of every ``step``-th sequence, when it began and ended, processor seconds; starting is not counted."""
     torch.set_num_threads(1)
     head = OpenHead()
     draw(face_scene(head, 1, 0, size=(size, size), frames=(2,)))
@@ -55,9 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     context = multiprocessing.get_context("spawn")
     load = os.getloadavg()[0]
-    print(
-        f"{arguments.sequences} sequences of {arguments.frames} frames, {os.cpu_count()} cores, load {load:.1f} at first"
-    )
+    print(f"{arguments.sequences} sequences of {arguments.frames} frames, {os.cpu_count()} cores, load {load:.1f}")
     print("| size | shards | frames/s by the clock | frames/s per core | same as one shard |")
     print("| --- | --- | --- | --- | --- |")
     total = arguments.sequences * arguments.frames

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from ffplug_face.models import OpenHead, ProceduralHead
+from ffplug_face.models.head import REGIONS
 from ffplug_face.rendering import (
     Camera,
     Light,
@@ -22,6 +23,7 @@ from ffplug_face.rendering import (
     shade,
     visible_in,
 )
+from ffplug_face.rendering.openness import openness
 
 from ffplug.datasets import write_image
 from ffplug.errors import DataError
@@ -273,3 +275,39 @@ def test_cameras_that_see_nothing():
     point = torch.tensor([[0.05, 0.1, 0.3]]).double()
     coarse, fine = camera.project(point)[0], camera.scaled(2).project(point)[0]
     torch.testing.assert_close(fine[:2], 2 * coarse[:2] + 0.5)
+
+
+def test_folds_sky_and_skin_change_the_light():
+    none = torch.zeros(0, 3)
+    up, down, away = torch.eye(3)[1][None], -torch.eye(3)[1][None], torch.tensor([[0.6, 0.0, 0.8]])
+    ones, eye, gloss = torch.ones(1, 3), torch.tensor([0.0, 0.0, 1.0]), torch.ones(1)
+    place = torch.zeros(1, 3)
+
+    def seen(light: Light, normal: torch.Tensor, openness: float = 1.0) -> list[float]:
+        return light.shade(ones, normal, place, eye, gloss, torch.tensor([openness]))[0].tolist()
+
+    sky = Light(torch.full((3,), 0.5), none, none, none, none, specular=0.0, sky=0.4, folds=1.0)
+    tilted = torch.nn.functional.normalize(up + torch.tensor([[0.0, 0, 1e-4]]))
+    assert seen(sky, tilted) == pytest.approx([0.7] * 3, abs=1e-3)
+    assert seen(sky, torch.nn.functional.normalize(down + torch.tensor([[0.0, 0, 1e-4]]))) == pytest.approx(
+        [0.3] * 3, abs=1e-3
+    )
+    assert seen(sky, tilted, 0.5) == pytest.approx([0.35] * 3, abs=1e-3)
+    assert seen(dataclasses.replace(sky, folds=0.0), tilted, 0.5) == pytest.approx([0.7] * 3, abs=1e-3)
+    # A lamp to the side and behind: only what spreads in the skin comes round, red the furthest.
+    lamp = torch.tensor([[0.0, 0.0, -1.0]])
+    side = Light(torch.zeros(3), lamp, torch.ones(1, 3), none, none, specular=0.0, wrap=(1.0, 0.5, 0.1))
+    turned = torch.tensor([[0.96, 0.0, 0.28]])
+    assert seen(side, turned) == pytest.approx([0.72 / 2, 0.22 / 1.5, 0.0], abs=1e-6)
+    assert seen(side, away) == pytest.approx([0.1, 0.0, 0.0], abs=1e-6)
+    assert seen(dataclasses.replace(side, wrap=(0.0, 0.0, 0.0)), turned) == [0.0, 0.0, 0.0]
+
+
+def test_what_is_open_to_the_light():
+    head = OpenHead()
+    share = openness(head)
+    assert 0.3 < float(share.min()) < 0.5 and float(share.max()) > 0.99
+    inside = head.masks[:, REGIONS.index("mouth")] > 0.5
+    crown = head.template[:, 1] > 0.22
+    assert share[crown].mean() > 0.95 and share[inside].mean() < 0.5
+    assert openness(head) is openness(head)

@@ -12,6 +12,7 @@ import torch
 from ffplug_face.actions import EMOTIONS
 from ffplug_face.models import HeadData, HeadModel, OpenHead, ProceduralHead
 from ffplug_face.models.head import REGIONS
+from ffplug_face.rendering import Light
 from ffplug_face.rendering.body import _border
 from ffplug_face.sequences import EASES, FaceScene, SequenceOptions, draw_sequence, face_scene
 
@@ -42,6 +43,13 @@ def test_a_sequence_is_the_same_whoever_draws_it(head):
     for one, other in zip(expected, contents(again, 2), strict=True):
         assert torch.equal(one, other)
     assert alone.sequence.record() == again.sequence.record()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3 - min(threads, 2))
+    try:
+        split = contents(face_scene(ProceduralHead(24, 32), 7, 3, **SMALL), 2)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in zip(expected, split, strict=True))
     for seed, index in ((7, 4), (8, 3)):
         assert face_scene(head, seed, index, **SMALL).sequence.seed != alone.sequence.seed
         assert not torch.equal(face_scene(head, seed, index, **SMALL).image(2), expected[0])
@@ -194,6 +202,38 @@ def test_a_background_that_moves_has_its_flow(head):
     assert outside.any() and not flow.visible[outside].any()
     held = face_scene(head, 1, 2, **{**options, "drift": 0.0})
     assert torch.equal(held.background, scene.background)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_scene_on_a_gpu_is_the_same(head):
+    options = {**SMALL, "drift": 0.05}
+    here, there = face_scene(head, 3, 1, **options), face_scene(ProceduralHead(24, 32).cuda(), 3, 1, **options)
+    for index, (one, other) in enumerate(zip(contents(here, 1), contents(there, 1), strict=True)):
+        assert other.device.type == "cuda", index
+        off = (one.double() - other.cpu().double()).abs()
+        # Triangles that meet at a pixel's centre may change places; everything else is rounding.
+        assert (off > 2e-3 * (1 + 500 * (index == 0))).double().mean() < 0.005, index
+    assert there.regions(0).device.type == "cuda"
+
+
+@pytest.mark.parametrize("emotion", ["happiness", "surprise"])
+def test_a_drawn_pair_warps_onto_itself(emotion):
+    scene = face_scene(
+        OpenHead(), 2, 1, size=(128, 128), frames=(5,), emotions=(emotion,), flicker=0.0, yaw_pitch_roll=(5.0, 3.0, 3.0)
+    )
+    scene.sequence = dataclasses.replace(scene.sequence, light=Light.even(0.9))
+    first, then, held = (scene.image(*which).float() for which in ((1,), (2,), (2, 1)))
+    flow = scene.flow(1)
+    inside = -torch.nn.functional.max_pool2d(-(flow.visible & flow.mask)[None].float(), 5, 1, 2)[0] > 0
+
+    def off(picture: torch.Tensor, motion: torch.Tensor) -> float:
+        return float((backward_warp(picture[None], motion[None])[0] - first).abs().mean(0)[inside].mean())
+
+    assert flow.facial[:, inside].norm(dim=0).mean() > 0.5
+    # Facial flow leads to the next frame, head flow to the one in which the expression is held.
+    exact = off(then, flow.facial)
+    assert exact < 3.0 and exact < 0.6 * off(then, torch.zeros_like(flow.facial)) and exact < off(then, flow.head)
+    assert off(held, flow.head) < 3.0 and off(held, flow.head) < off(held, flow.facial)
 
 
 def test_backgrounds_and_textures_of_the_user(head, tmp_path: Path):
