@@ -99,7 +99,7 @@ def throw_to_previous(back: CellFlow) -> CellFlow:
 def spread(cells: CellFlow, height: int, width: int) -> dict[str, NDArray[np.float32]]:
     """The inputs of a prior (:data:`INPUTS`) for frames of H×W pixels: every cell repeated over its pixels."""
     stacked = torch.cat((cells.flow, cells.valid[None], cells.gap[None], cells.size[None])).numpy()
-    pixels = stacked.repeat(CELL, axis=1).repeat(CELL, axis=2)[:, :height, :width]
+    pixels = stacked.repeat(CELL, axis=2)[:, np.arange(height) // CELL, :width]
     values = (pixels[:2], pixels[2], pixels[3], pixels[4])
     return {name: np.ascontiguousarray(value) for name, value in zip(INPUTS, values, strict=True)}
 
