@@ -60,6 +60,9 @@ class FaceDetector(ABC):
         return faces[0]
 
 
+_YUNET = "YuNet is models/face_detection_yunet/face_detection_yunet_2023mar.onnx of github.com/opencv/opencv_zoo"
+
+
 class YuNet(FaceDetector):
     """OpenCV's face detector YuNet (Wu et al., Machine Intelligence Research 2023), from a model file of the user's.
 
@@ -72,18 +75,28 @@ class YuNet(FaceDetector):
     """
 
     def __init__(self, path: str | os.PathLike, score: float = 0.6) -> None:
-        where = "YuNet is models/face_detection_yunet/face_detection_yunet_2023mar.onnx of github.com/opencv/opencv_zoo"
+        self.path = path
         if not Path(path).is_file():
-            raise CheckpointError(f"{path}: no such file. {where}; download it, and give its path")
+            raise CheckpointError(f"{path}: no such file. {_YUNET}; download it, and give its path")
         try:
             self.detector = cv2.FaceDetectorYN.create(str(path), "", (320, 320), score)
         except cv2.error as error:
-            raise CheckpointError(f"{path}: OpenCV can't read it ({error.err or error}). {where}") from error
+            raise CheckpointError(f"{path}: OpenCV can't read it ({error.err or error}). {_YUNET}") from error
 
     def __call__(self, image: np.ndarray) -> list[Face]:
-        """The faces of an RGB picture H×W×3 uint8, the largest first."""
+        """The faces of an RGB picture H×W×3 uint8, the largest first.
+
+        Raises:
+            DataError: it is no such picture.
+            CheckpointError: the model file is one of another network.
+        """
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise DataError(f"a picture of {image.shape}, {image.dtype}: expected H×W×3 of uint8 to look for faces in")
         self.detector.setInputSize((image.shape[1], image.shape[0]))
-        rows = self.detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        try:
+            rows = self.detector.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]
+        except cv2.error as error:
+            raise CheckpointError(f"{self.path}: not a model of YuNet ({error.err or error}). {_YUNET}") from error
         return faces_of_rows(rows)
 
 
