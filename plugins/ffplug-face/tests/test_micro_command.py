@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pytest
 
@@ -97,13 +98,20 @@ def test_convert(tmp_path, capsys):
     assert "holds clips of smic already" in capsys.readouterr().err
 
 
-def test_errors_are_one_line(tmp_path, capsys):
+def test_errors_are_one_line(place, tmp_path, capsys):
+    feature = "train_dataloader.dataset.feature"
     assert ffplug("score", tmp_path) == 2
     assert capsys.readouterr().err.startswith("error: ") and ffplug("run", "micro_grdi") == 2
     assert "did you mean 'micro_grid'" in capsys.readouterr().err
     root = f"train_dataloader.dataset.data_root={tmp_path}"
     assert ffplug("run", "micro_grid", "--cfg-options", root) == 2
     assert "no such manifest; `ffplug micro convert` writes one" in capsys.readouterr().err
+    assert ffplug("run", "micro_grid", *options(place, **{f"{feature}.detector": tmp_path / "yunet.onnx"})) == 2
+    assert "yunet.onnx: no such file. YuNet is" in capsys.readouterr().err
+    if not hasattr(cv2, "optflow"):
+        flow = {f"{feature}.flow.type": "ffplug_face.TVL1Flow"}
+        assert ffplug("run", "micro_grid", "--work-dir", tmp_path / "tvl1", *options(place, **flow)) == 2
+        assert "pip install opencv-contrib-python-headless" in capsys.readouterr().err
     assert ffplug("run", "raft_small") == 2
     assert "no `train_dataloader`; see the recipe micro_grid" in capsys.readouterr().err
 
