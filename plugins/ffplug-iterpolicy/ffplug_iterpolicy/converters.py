@@ -55,6 +55,7 @@ def convert_policy(state_dict: Mapping[str, Tensor], base: str) -> StateDict:
 
 def _register(source: str, base: str) -> None:
     def convert(state_dict: Mapping[str, Tensor]) -> StateDict:
+        """Turn the authors' checkpoint of a base with its policy into the keys of ours; see :func:`convert_policy`."""
         return convert_policy(state_dict, base)
 
     CONVERTERS.register_module(name=source, module=convert)

@@ -2,18 +2,19 @@
 
 import copy
 import dataclasses
+import itertools
 
 import pytest
 import torch
+from ffplug_iterpolicy.costs import count_flops, published_gflops, step_costs
+from ffplug_iterpolicy.models import MODES, ContextIterationPolicy, FixedSteps, RandomSkipping, UpdateThreshold
+from ffplug_iterpolicy.models.context_policy import spread
+from ffplug_iterpolicy.models.skipping import MEMORY
 
 import ffplug
 from ffplug.config import load_config
 from ffplug.errors import ConfigError
 from ffplug.plugin import plugins
-from ffplug_iterpolicy.costs import count_flops, published_gflops, step_costs
-from ffplug_iterpolicy.models import MODES, ContextIterationPolicy, FixedSteps, RandomSkipping, UpdateThreshold
-from ffplug_iterpolicy.models.context_policy import spread
-from ffplug_iterpolicy.models.skipping import MEMORY
 
 INSTALLED = {plugin.name for plugin in plugins()}
 
@@ -48,7 +49,7 @@ def balanced(policy, model, frames, iterations):
 
 def test_modes_give_the_same(model):
     learned, patterns = model.decoder.policy, set()
-    for seed in range(4):
+    for seed in range(3):
         torch.manual_seed(seed)
         count, iterations = 2 + seed, 5 + seed
         frames = torch.rand(2, count, 3, 64, 72 + 8 * seed) * 255
@@ -157,7 +158,7 @@ def test_rules_decide_as_they_say(model):
     with torch.no_grad():
         states = model.run(*frames, 4, every=True)["states"]
     lows = [torch.zeros_like(states[0].flow), *(state.flow for state in states)]
-    moved = torch.stack([8 * (b - a).norm(dim=1).mean(dim=(1, 2)) for a, b in zip(lows, lows[1:], strict=False)], dim=1)
+    moved = torch.stack([8 * (b - a).norm(dim=1).mean(dim=(1, 2)) for a, b in itertools.pairwise(lows)], dim=1)
     threshold = float(moved[:, 1].median()) + 1e-4
     expected = [next((i + 1 for i, m in enumerate(row) if m < threshold), 4) for row in moved.tolist()]
     assert predict(model, UpdateThreshold(threshold), frames, 4)["steps"].tolist() == expected
@@ -240,22 +241,22 @@ def test_credibility_reaches_the_decision(model):
             ]
         logits.append(states[0].memory[MEMORY].details["logits"])
     assert not torch.allclose(logits[0], logits[1], atol=1.0)
-    with pytest.raises(ConfigError, match="credibility=True needs a credibility of .* there is none"):
+    with pytest.raises(ConfigError, match=r"credibility=True needs a credibility of .* there is none"):
         predict(model, policy, frames, 2)
     model.decoder.policy = own
 
 
 def test_bad_arguments_are_named():
-    with pytest.raises(ConfigError, match="policy.mode='compcat'.*did you mean 'compact'"):
+    with pytest.raises(ConfigError, match=r"policy.mode='compcat'.*did you mean 'compact'"):
         FixedSteps(mode="compcat")
-    with pytest.raises(ConfigError, match="policy.preference=0"):
+    with pytest.raises(ConfigError, match=r"policy.preference=0"):
         ContextIterationPolicy(preference=0)
     for wrong in (lambda: FixedSteps(0), lambda: RandomSkipping(1.5), lambda: UpdateThreshold(-1)):
         with pytest.raises(ConfigError, match="expected"):
             wrong()
     config = with_policy("raft_small")
     config.policy["hidden_channels"] = 64
-    with pytest.raises(ConfigError, match="policy.hidden_channels=64 and update.hidden_channels=96"):
+    with pytest.raises(ConfigError, match=r"policy.hidden_channels=64 and update.hidden_channels=96"):
         ffplug.build_model(config)
 
 
