@@ -25,9 +25,9 @@ CLAIM = Claim(
     "has no texture. Their formulas and weights are not public; these are our reading",
     setup="""Procedural Gaussian heads in [SRFlow's layout](../methods/srflownet.md), not SRFlow: 40 heads of 8 frames
 to train on and 8 others, with 48 pairs, to measure on, 112×96 pixels, exact `ray` flow; zero flow has an EPE of 1.13 px
-there, 2.51 px on the face. The network is a narrow RAFT (0.55 million parameters), trained for 800 steps of four pairs
+there, 2.54 px on the face. The network is a narrow RAFT (0.21 million parameters), trained for 800 steps of four pairs
 on procedural scenes without the losses, and from there, once for each variant and seed, for 300 steps of four pairs of
-heads, 64×64 pixels (`ffplug train srflownet_tiny`). The first stage is common to all; the seed draws the pairs and
+heads, 80×80 pixels (`ffplug train srflownet_tiny`). The first stage is common to all; the seed draws the pairs and
 their augmentation. The contour is what lies within 3 px of the mask's edge.""",
     variants={
         "all": "the four losses, gradient by difference",

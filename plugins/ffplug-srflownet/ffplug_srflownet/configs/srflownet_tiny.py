@@ -32,7 +32,7 @@ train_dataloader["dataset"] = dict(
         dict(type="ffplug.LoadFlowPair"),
         dict(
             type="ffplug_srflownet.MaskedDenseAugment",
-            crop_size=(64, 64),
+            crop_size=(80, 80),
             min_scale=-0.1,
             max_scale=0.3,
             v_flip=0.0,
