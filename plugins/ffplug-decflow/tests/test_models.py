@@ -15,8 +15,15 @@ from ffplug.config import load_config
 from ffplug.errors import CheckpointError, ConfigError, DataError
 
 
+def small_config():
+    """The small network with batch norm in its context, as the full one has."""
+    model = load_config("decflow_small").model
+    model.context_encoder.context.norm = "batch"
+    return model
+
+
 def small(**changes):
-    return ffplug.build_model({**load_config("decflow_small").model, **changes})
+    return ffplug.build_model({**small_config(), **changes})
 
 
 def semantic(**changes):
@@ -51,7 +58,7 @@ def test_what_is_frozen_keeps_weights_and_statistics():
 
 def test_the_published_training_lets_statistics_drift_and_never_trains_the_fusion():
     torch.manual_seed(0)
-    context = dict(load_config("decflow_small").model.context_encoder)
+    context = dict(small_config().context_encoder)
     model = small(context_encoder={**context, "freeze_fusion": True, "fixed_statistics": False})
     encoder = model.context_encoder
     before = {name: statistics(getattr(encoder, name)) for name in ("context", "semantic", "fuse")}

@@ -1,4 +1,4 @@
-"""A narrow DecFlow on small drawn faces that learns all three flows on a CPU.
+"""A narrow DecFlow on small drawn faces, for a CPU; it starts from decflow_small_start (``load_from``, see README).
 
 Its figures say nothing about DecFlow. The semantic encoder is narrow, random and frozen. The heads turn less than in
 the layout's own sequences, so that expression is a good part of the motion.
@@ -26,7 +26,7 @@ prepare_data.update(
 )
 
 model["encoder"].update(out_channels=64, widths=(16, 24, 32))
-model["context_encoder"]["context"].update(out_channels=64, widths=(16, 24, 32))
+model["context_encoder"]["context"].update(out_channels=64, widths=(16, 24, 32), norm="none")
 model["context_encoder"]["semantic"] = dict(type="ffplug_decflow.FacialSemanticEncoder", width=8, depths=(1, 1))
 model["cost"].update(levels=2, radius=3)
 _narrow = dict(cost_channels=98, hidden_channels=32, input_channels=32, motion_channels=46, head_width=48)
@@ -46,9 +46,9 @@ val_dataloader.update(num_workers=0, persistent_workers=False)
 val_dataloader["dataset"].update(data_root="data/FacialFlowNet-small")
 
 optim_wrapper.update(type="OptimWrapper")
-optim_wrapper["optimizer"].update(lr=2e-3)
-param_scheduler.update(eta_max=2e-3, total_steps=1010)
-train_cfg.update(max_iters=1000, val_interval=250)
-default_hooks["checkpoint"].update(interval=250)
+optim_wrapper["optimizer"].update(lr=1e-3)
+param_scheduler.update(eta_max=1e-3, total_steps=810)
+train_cfg.update(max_iters=800, val_interval=200)
+default_hooks["checkpoint"].update(interval=200)
 default_hooks["logger"].update(interval=50)
 log_processor["window_size"] = 50
