@@ -20,7 +20,7 @@ CLAIM = Claim(
 pair of {faces.SIZE} pixels each to train on, 32 other people with skins of their own to measure on. Each pair goes from
 a faint expression to its height, and the head turns by a few degrees, which still moves the picture six times as far as
 the expression does. Networks are as narrow as `decflow_small`, with random facial semantics; all start from one GMA,
-trained for {faces.START} steps on procedural scenes, and are trained once for each seed for {STEPS} steps of four pairs,
+trained for {faces.START} steps on procedural scenes, and are trained once per seed for {STEPS} steps of four pairs,
 80×80 pixels, on faces. DecFlow has 0.76 million trained parameters, the two plain GMAs 0.77 million together, and they
 run the encoders twice, so they cost more. The similarity (turn, scale and shift) is fitted to the plain facial flow in
 the true mask of the head by RANSAC. The first stage is common to all seeds; the seed draws the pairs and their

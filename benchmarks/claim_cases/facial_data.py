@@ -19,7 +19,7 @@ CLAIM = Claim(
 pair of {faces.SIZE} pixels each to train on, 32 other people with skins of their own to measure on. Each pair goes from
 a faint expression to its height, and the head turns by a few degrees; zero flow has an EPE of 3.0 px. RAFT and GMA are
 narrow (0.34 and 0.39 million parameters). Both are trained for {faces.START} steps of four pairs, 80×80 pixels, on
-procedural scenes (192 pairs), and from there, once for each seed, for {STEPS} more: on the same scenes, or on faces. The
+procedural scenes (192 pairs), and from there, once per seed, for {STEPS} more: on the same scenes, or on faces. The
 first stage is common to all seeds; the seed draws the pairs and their augmentation. Errors are means over the pixels of
 the head, then over pairs.""",
     variants={
