@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ffplug.datasets.base import Problem, ScannedDataset, choose
 from ffplug.datasets.layouts import join
+from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import DataError, did_you_mean
 from ffplug_stss.datasets.records import DEPTHS
 from ffplug_stss.registry import DATASETS
@@ -70,6 +72,12 @@ class STSSDataset(ScannedDataset):
         )
         self.depth = choose("depth", depth, ("auto", *DEPTHS))
         super().__init__(data_root, pipeline, **kwargs)
+
+    @classmethod
+    def write_example(cls, folder: str | os.PathLike) -> None:
+        """Write a small procedural set in this layout to a new folder, for tests and examples."""
+        options = dict(objects=(2, 4), poles=(1, 1), samples=1)
+        write_procedural(Recipe(cls.layout, 1, 2, (16, 24), textures="analytic", options=options), folder)
 
     @property
     def name(self) -> str:  # noqa: D102 (see the base class)

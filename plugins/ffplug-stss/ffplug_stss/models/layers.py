@@ -10,6 +10,9 @@ from ffplug.models.layers import convolve
 from ffplug.ops import runs_onednn
 from ffplug_stss.ops import apply_gate
 
+_WIDE = 32
+"""Channels from which on Winograd's transforms cost less than they save; most of this network is narrower."""
+
 
 class Convolution(nn.Conv2d):
     """A 3×3 convolution and its activation.
@@ -27,7 +30,7 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """N×inputs×H×W -> N×outputs×H/stride×W/stride."""
-        if self.stride == (1, 1):
+        if self.stride == (1, 1) and min(self.weight.shape[:2]) >= _WIDE:
             return convolve(x, self.weight, self.bias, None, self.activation, self)
         if runs_onednn(x, self.weight):
             return torch.ops.mkldnn._convolution_pointwise(

@@ -125,8 +125,7 @@ class STSSNet(nn.Module):
             bottom = torch.cat([bottom, self.history(history)], dim=1)
         for up in self.up:
             bottom = up(bottom, maps.pop())
-        residual = F.pixel_shuffle(self.head(bottom), SCALE)
-        return residual + enlarge(x[:, :3])
+        return spread(self.head(bottom)) + enlarge(x[:, :3])
 
     def produce(self, inputs: Inputs) -> Tensor:
         """:meth:`forward` with the four inputs in one."""
@@ -142,7 +141,14 @@ def centre_mean(x: Tensor) -> Tensor:
 def enlarge(frame: Tensor) -> Tensor:
     """N×C×H×W -> N×C×2H×2W, bilinear: what there is without a network."""
     size = [SCALE * side for side in frame.shape[2:]]
-    return F.interpolate(frame, size=size, mode="bilinear", align_corners=False)
+    return F.interpolate(_channels_last(frame), size=size, mode="bilinear", align_corners=False)
+
+
+def spread(x: Tensor) -> Tensor:
+    """N×4C×H×W -> N×C×2H×2W, as ``pixel_shuffle`` does, which is slow on channels-last maps on a CPU."""
+    count, channels, height, width = x.shape
+    cells = x.permute(0, 2, 3, 1).unflatten(3, (channels // SCALE**2, SCALE, SCALE)).permute(0, 1, 4, 2, 5, 3)
+    return cells.reshape(count, SCALE * height, SCALE * width, channels // SCALE**2).permute(0, 3, 1, 2)
 
 
 def _channels_last(x: Tensor) -> Tensor:
