@@ -10,6 +10,7 @@ from claim_cases import Claim, Comparison, Metric, ffplug
 LOSSES = {"mask": 1, "gradient": 2, "variation": 3, "difference": 4}
 """The losses' places in the recipe's list, after the sequence loss."""
 
+_DATASETS = ("train_dataloader.dataset", "val_dataloader.dataset")
 _METRICS = {
     "epe": ("EPE", Metric("EPE, px")),
     "face": ("EPE_face", Metric("EPE on the face, px")),
@@ -26,7 +27,7 @@ CLAIM = Claim(
     setup="""Procedural Gaussian heads in [SRFlow's layout](../methods/srflownet.md), not SRFlow: 40 heads of 8 frames
 to train on and 8 others, with 48 pairs, to measure on, 112×96 pixels, exact `ray` flow; zero flow has an EPE of 1.13 px
 there, 2.54 px on the face. The network is a narrow RAFT (0.21 million parameters), trained for 800 steps of four pairs
-on procedural scenes without the losses, and from there, once for each variant and seed, for 300 steps of four pairs of
+on procedural scenes without the losses, and from there, once for each variant and seed, for 200 steps of four pairs of
 heads, 80×80 pixels (`ffplug train srflownet_tiny`). The first stage is common to all; the seed draws the pairs and
 their augmentation. The contour is what lies within 3 px of the mask's edge.""",
     variants={
@@ -61,15 +62,16 @@ def prepare(folder: Path) -> None:
         *("synth", "srflow", "--root", folder / "heads", "--scenes", 40, "--frames", 8, "--size", "112x96"),
         *("--set", "fill=[0.75,1.0]"),
     )
-    ffplug("train", "srflownet_tiny_scenes", "--work-dir", folder / "scenes", "--resume", "auto")
+    roots = [f"{key}.data_root={folder / 'scenes'}" for key in ("prepare_data", *_DATASETS)]
+    start = ("train", "srflownet_tiny_scenes", "--work-dir", folder / "start", "--resume", "auto", "--seed", 0)
+    ffplug(*start, "--cfg-options", *roots)
 
 
 def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, float]:
     """Train the facial stage, and take the figures of its last validation."""
     options = [
-        f"load_from={shared / 'scenes' / 'weights.safetensors'}",
-        f"train_dataloader.dataset.data_root={shared / 'heads'}",
-        f"val_dataloader.dataset.data_root={shared / 'heads'}",
+        f"load_from={shared / 'start' / 'weights.safetensors'}",
+        *(f"{key}.data_root={shared / 'heads'}" for key in _DATASETS),
         "prepare_data=None",
         "custom_hooks=[]",  # no pictures and no report, which take as long as the training
         f"randomness.seed={seed}",

@@ -45,6 +45,6 @@ train_dataloader["dataset"] = dict(
 val_dataloader["dataset"] = dict(type="ffplug_srflownet.SRFlowDataset", data_root="data/SRFlow-tiny", split="test")
 val_evaluator = [dict(type="ffplug.FlowMetric"), dict(type="ffplug_srflownet.FacialFlowMetric")]
 
-optim_wrapper["optimizer"].update(lr=4e-4, weight_decay=1e-5)
-param_scheduler.update(eta_max=4e-4, total_steps=310)
-train_cfg.update(max_iters=300, val_interval=300)
+optim_wrapper["optimizer"].update(lr=1e-3, weight_decay=1e-5)
+param_scheduler.update(eta_max=1e-3, total_steps=210)
+train_cfg.update(max_iters=200, val_interval=200)
