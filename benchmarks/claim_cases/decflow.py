@@ -50,7 +50,7 @@ prepare = faces.draw
 def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, float]:
     """Train what the variant needs, and measure on people who were not trained on."""
     if variant == "decflow":
-        start = _decomposed_start(shared)
+        start = decomposed_start(shared)
         weights = faces.train(shared, folder / "run", "face_decflow", STEPS, RATE, seed, start=start)
         model = faces.load("face_decflow", weights)
     elif variant != "zero":
@@ -97,7 +97,7 @@ def _plain(shared: Path, flows: str, seed: int) -> Path:
     return faces.train(shared, shared / f"{flows}{seed}", "face_gma", STEPS, RATE, seed, *options, start=start)
 
 
-def _decomposed_start(shared: Path) -> Path:
+def decomposed_start(shared: Path) -> Path:
     """The plain network's start with its update block in both decoders."""
     start = faces.started(shared, "gma")
     target = start.with_name("decflow.safetensors")

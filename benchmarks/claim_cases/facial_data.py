@@ -10,6 +10,7 @@ import claim_faces as faces
 from claim_cases import Claim, Comparison, Metric
 
 STEPS = 200
+RATE = 5e-4
 
 CLAIM = Claim(
     title="Facial data lower the error of plain flow networks on faces",
@@ -48,7 +49,7 @@ def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, fl
     network, data = variant.split("_")
     start = faces.started(shared, network)
     recipe = f"{'face' if data == 'facial' else 'scene'}_{network}"
-    weights = faces.train(shared, folder / "run", recipe, STEPS, 5e-4, seed, start=start)
+    weights = faces.train(shared, folder / "run", recipe, STEPS, RATE, seed, start=start)
     model = faces.load(recipe, weights)
     errors, moving = [], []
     for first, second, sample in faces.held_out(shared):
