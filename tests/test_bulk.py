@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import warm
 
 import ffplug
 from ffplug.apis.checkpoints import save_weights
@@ -28,7 +29,6 @@ from ffplug.bulk import Shard
 from ffplug.cli import cli, run
 from ffplug.errors import ConfigError, DataError
 
-COMMAND = [sys.executable, "-c", "from ffplug.cli import main; main()"]
 LIMIT = 300
 HAS_RAY = importlib.util.find_spec("ray") is not None
 needs_ray = pytest.mark.skipif(not HAS_RAY, reason="Ray is not installed (pip install 'ffplug[ray]')")
@@ -45,8 +45,8 @@ def nothing_goes_on():
         STARTED.pop().kill()
 
 
-def start(*arguments: object) -> subprocess.Popen:
-    command = [*COMMAND, *map(str, arguments)]
+def start(*arguments: object, python: str = sys.executable) -> subprocess.Popen:
+    command = [python, "-m", "ffplug.cli", *map(str, arguments)]
     STARTED.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
     return STARTED[-1]
 
@@ -118,7 +118,8 @@ def test_shards_of_a_set_in_any_order(unsplit, tmp_path, order, capsys):
 @pytest.mark.parametrize("unsplit", ["sintel"], indirect=True)
 def test_shards_of_a_set_at_once_with_workers(unsplit, tmp_path):
     layout, expected = unsplit
-    both = [start(*synth(layout, tmp_path / "set", "--shard", f"{index}/2", "--workers", 1)) for index in (1, 2)]
+    commands = [synth(layout, tmp_path / "set", "--shard", f"{index}/2", "--workers", 1) for index in (1, 2)]
+    both = [start(*command, python=warm.python()) for command in commands]
     texts = [finish(process) for process in both]
     assert any("complete" in text for text in texts)
     assert content(tmp_path / "set") == expected
@@ -128,7 +129,7 @@ def test_shards_of_a_set_at_once_with_workers(unsplit, tmp_path):
 @pytest.mark.parametrize("unsplit", ["sintel"], indirect=True)
 def test_the_same_shard_twice_at_once(unsplit, tmp_path):
     layout, expected = unsplit
-    for process in [start(*synth(layout, tmp_path / "set")) for _ in range(2)]:
+    for process in [start(*synth(layout, tmp_path / "set"), python=warm.python()) for _ in range(2)]:
         finish(process)
     assert content(tmp_path / "set") == expected
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
@@ -144,7 +145,7 @@ def test_a_killed_synthesis_goes_on(tmp_path, workers):
     process.communicate()
     kept = {path.name: path.stat().st_mtime_ns for path in done.iterdir()}
     assert not (tmp_path / "set").exists() and len(kept) < 61
-    text = finish(start(*arguments))
+    text = finish(start(*arguments, python=warm.python()))
     assert "were done before" in text and "complete, 60 scenes" in text
     assert main(*synth("chairs", tmp_path / "whole", scenes=60)) == 0
     assert content(tmp_path / "set") == content(tmp_path / "whole")

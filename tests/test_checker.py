@@ -6,11 +6,11 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 
 from ffplug.datasets import write_flow, write_image
 from ffplug.datasets.checker import check_dataset
@@ -39,7 +39,7 @@ def tree(trees: Path, tmp_path: Path):
 
 def command(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ffplug.cli", "data", "check", *arguments],
+        [warm.python(), "-m", "ffplug.cli", "data", "check", *arguments],
         capture_output=True,
         text=True,
         env={**os.environ, **variables},

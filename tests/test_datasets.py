@@ -6,7 +6,6 @@ import logging
 import pickle
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import warm
 from mmengine.dataset import ConcatDataset, RepeatDataset, pseudo_collate
 from mmengine.logging import MMLogger
 from torch.utils.data import DataLoader
@@ -504,7 +504,7 @@ def test_the_command_line_shows_a_workers_error_in_one_line(tree) -> None:
         "cpu",
         "--partial",
     ]
-    command = [sys.executable, "-m", "ffplug.cli", "submit", "sintel", *arguments]
+    command = [warm.python(), "-m", "ffplug.cli", "submit", "sintel", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: {path}: expected a picture, found a truncated")

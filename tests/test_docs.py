@@ -34,6 +34,7 @@ from urllib.parse import urlsplit
 
 import click
 import pytest
+import warm
 import yaml
 from golden_cases import filled
 from markdown_it import MarkdownIt
@@ -158,9 +159,10 @@ def test_the_blocks_of_a_page_run(page, world, tmp_path):
     for name in ("configs", "tools"):
         (folder / name).symlink_to(ROOT / name)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FFPLUG_")}
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    python = Path(warm.python())  # `ffplug` lies beside it
+    environment["PATH"] = os.pathsep.join([str(python.parent), str(Path(sys.executable).parent), environment["PATH"]])
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/docs_page.py"],
+        [python, ROOT / "tests/docs_page.py"],
         input=json.dumps([dataclasses.asdict(block) for block in steps(page)]),
         capture_output=True,
         text=True,

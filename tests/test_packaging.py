@@ -88,8 +88,9 @@ def test_wheels_hold_packages_and_nothing_else(dist):
                 assert "/tests/" not in name or name.startswith("ffplug/template/"), name
 
 
-@pytest.mark.parametrize("name", PROJECTS)
-def test_an_sdist_builds_the_same_wheel_alone(dist, tmp_path, name):
+def test_an_sdist_builds_the_same_wheel_alone(dist, tmp_path):
+    # The script builds every wheel from its sdist; here it is done once more, from nothing else.
+    name = "ffplug"
     stem = f"{name.replace('-', '_')}-{build_all.core_version()}"
     shutil.unpack_archive(dist / f"{stem}.tar.gz", tmp_path)
     isolation = build_all._isolation(PROJECTS[name])

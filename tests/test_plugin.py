@@ -5,6 +5,7 @@ import sys
 import textwrap
 
 import pytest
+import warm
 
 from ffplug import plugin as plugin_module
 from ffplug.errors import PluginError
@@ -128,7 +129,7 @@ def test_plugin_that_fails_to_import(fresh, tmp_path):
         ([], "nets.py, line 1: imports 'no_such_module_anywhere', which is not installed"),
         (["--check"], "BROKEN: plugin ffplug-toy4 fails to import"),
     ):
-        command = [sys.executable, "-m", "ffplug.cli", "list", *options]
+        command = [warm.python(), "-m", "ffplug.cli", "list", *options]
         listed = subprocess.run(command, capture_output=True, text=True)
         assert message in listed.stdout
         assert listed.stdout.count("BROKEN") == 1 and listed.returncode == 0

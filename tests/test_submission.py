@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from warm import python
 
 from ffplug import build_model
 from ffplug.datasets import SintelDataset, read_flow, write_image
@@ -55,7 +55,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "-m", "ffplug.cli", "submit", *arguments], capture_output=True, text=True, check=False
+        [python(), "-m", "ffplug.cli", "submit", *arguments], capture_output=True, text=True, check=False
     )
 
 

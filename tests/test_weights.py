@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 
 import ffplug
 from ffplug.apis.weights import known_weights
@@ -111,9 +112,9 @@ class Place:
         values = {"file": f"{name}.bin", "origin": "a test", "licence": "CC0", **changes}
         return "\n".join([f"[weights.{name}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())])
 
-    def start(self, *arguments, **environment):
+    def start(self, *arguments, python=sys.executable, **environment):
         return subprocess.Popen(
-            [sys.executable, "-m", "ffplug.cli", *arguments],
+            [python, "-m", "ffplug.cli", *arguments],
             cwd=self.root,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
@@ -122,7 +123,7 @@ class Place:
         )
 
     def run(self, *arguments, **environment):
-        process = self.start(*arguments, **environment)
+        process = self.start(*arguments, python=warm.python(), **environment)
         process.out, process.err = process.communicate(timeout=60)
         return process
 

@@ -10,6 +10,8 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import warm
+
 from ffplug.engine.run import load_run_config
 
 TESTS = Path(__file__).parents[1]
@@ -36,9 +38,11 @@ def command(tool, *arguments):
 
 
 def run(arguments, environment=None, **kwargs):
+    """Run to the end what no one is going to kill; Python, also that of the launchers, starts warm."""
+    python = warm.python()
     return subprocess.run(
-        list(map(str, arguments)),
-        env={**ENVIRONMENT, **(environment or {})},
+        [python if argument == sys.executable else str(argument) for argument in arguments],
+        env={**ENVIRONMENT, "PYTHON": python, "PYTHON_EXEC": python, **(environment or {})},
         capture_output=True,
         text=True,
         timeout=240,

@@ -21,7 +21,8 @@ def cli():
     """Run the ffplug command in a process of its own."""
 
     def run(*arguments, cwd, **environment):
-        command = [sys.executable, "-m", "ffplug.cli", *map(str, arguments)]
+        python = os.environ.get("WARM_PYTHON", sys.executable)
+        command = [python, "-m", "ffplug.cli", *map(str, arguments)]
         return subprocess.run(command, cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True)
 
     return run
