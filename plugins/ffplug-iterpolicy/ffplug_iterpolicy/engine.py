@@ -60,15 +60,15 @@ class PolicyHook(Hook):
         """Refuse weights in which anything but the policy is missing or of another shape."""
         state = {key.removeprefix("module."): value for key, value in checkpoint.get("state_dict", checkpoint).items()}
         model = _bare(runner.model)
-        own = tuple(policies(model))
+        prefixes, expected = tuple(policies(model)), model.state_dict()
         others = [
             key
-            for key, value in model.state_dict().items()
-            if not key.startswith(own)
+            for key, value in expected.items()
+            if not key.startswith(prefixes)
             and not key.endswith("num_batches_tracked")
             and (key not in state or state[key].shape != value.shape)
         ]
-        others += [key for key in state if key not in model.state_dict()]
+        others += [key for key in state if key not in expected]
         if others:
             raise CheckpointError(
                 f"these weights are of another base than the config's: {len(others)} tensors do not fit "

@@ -152,7 +152,7 @@ class SkippingPolicy(Policy):
 
     def _run_compact(self, step: Step, state: DecoderState, index: int, iterations: int) -> DecoderState:
         active = state.memory[MEMORY].active
-        if state.flow.device.type == "cpu":
+        if not _waits(state.flow):
             # Views cost nothing, and a convolution's time on a CPU is that of its samples.
             ends = [0, *itertools.accumulate(len(list(run)) for _, run in itertools.groupby(active))]
             groups = [(slice(start, stop), active[start]) for start, stop in itertools.pairwise(ends)]
@@ -203,7 +203,7 @@ class SkippingPolicy(Policy):
             for following in range(index, min(index + ahead, iterations)):
                 state = self._rest(state, following - 1, iterations)
                 chain.append(state)
-            if state.flow.device.type != "cpu":
+            if _waits(state.flow):
                 ahead *= 2
         return _remember(state, dataclasses.replace(state.memory[MEMORY], resume=iterations, active=()))
 
@@ -215,3 +215,8 @@ def _remember(state: DecoderState, memory: PolicyMemory) -> DecoderState:
 def _join(parts: Sequence[Tensor], order: Tensor | None) -> Tensor:
     joined = torch.cat(list(parts))
     return joined if order is None else joined.index_select(0, order)
+
+
+def _waits(tensor: Tensor) -> bool:
+    """Whether the host waits when it reads a tensor, and few samples at a time are as slow as many: on a GPU."""
+    return tensor.device.type != "cpu"
