@@ -127,7 +127,8 @@ def calibrate(
     for _ in range(tries):
         middle = (low + high) / 2
         found = steps_at(middle)[0]
-        best = min(best, (abs(found - wanted), middle, found))
+        if abs(found - wanted) < best[0]:
+            best = (abs(found - wanted), middle, found)
         low, high = (middle, high) if found < wanted else (low, middle)
     _, preference, steps = best
     with torch.no_grad():

@@ -117,12 +117,19 @@ def pairs_of(root):
 
 
 def wavering(weights):
-    """The trained policy with decisions that depend on the preference."""
+    """The trained network with a policy whose hidden map is r times the number b of the iteration's bin.
+
+    It keeps the next iteration where r·b is above 0.4. Of five iterations the bins are 0, 1, 3, 4 and 6, so it runs one
+    iteration for r below 0.1, two below 0.133, three below 0.4, and four above.
+    """
     model = ffplug.build_model("iterpolicy_small", weights)
-    decision = model.decoder.policy.cell.decision
+    cell = model.decoder.policy.cell
     with torch.no_grad():
-        decision.weight[1], decision.weight[2] = 3.0, 0.0
-        decision.bias[1:] = torch.tensor([-0.2, 0.2])
+        for parameter in cell.parameters():
+            parameter.zero_()
+        cell.share("embedding")[0, 0, 1, 1] = 1.0
+        cell.decision.weight[1, 0] = 1.0
+        cell.decision.bias[2] = 0.4
     return model
 
 
@@ -166,7 +173,8 @@ def test_a_budget_is_met_or_the_range_is_told(trained, root, tmp_path):
     assert result.exit_code == 0, result.output
     found = read_calibration(out)
     assert found.unit == "gflops" and found.size == (64, 80) and found.pairs == 6
-    assert abs(found.steps - 3.0) <= 0.51, "six pairs can't come closer than a half"
+    assert found.steps == 3.0 and 0.4 / 3 < found.preference < 0.4
+    assert found.value == pytest.approx(target)
     again = ffplug.build_model("iterpolicy_small", out)
     assert float(again.decoder.policy.calibrated) == pytest.approx(found.preference)
     outcome = run_policy(again, again.decoder.policy, pairs, ITERATIONS, batch_size=4)
