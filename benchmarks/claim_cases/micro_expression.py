@@ -41,6 +41,9 @@ chance, so what estimated flow shows is weak evidence. The seed draws the clips 
         "decflow_similarity": "DecFlow's facial flow less a fitted similarity",
         "raft": "RAFT's flow",
         "raft_similarity": "RAFT's flow less a fitted similarity",
+        "ststnet_decflow_expression": "three of these with STSTNet",
+        "ststnet_decflow_facial": "",
+        "ststnet_raft": "",
     },
     metrics={"uf1": Metric("UF1", better="higher"), "uar": Metric("UAR", better="higher")},
     comparisons=[
@@ -49,9 +52,11 @@ chance, so what estimated flow shows is weak evidence. The seed draws the clips 
             ("exact_expression", "exact_facial", ""),
             ("ststnet_exact_expression", "ststnet_exact_facial", ""),
             ("decflow_expression", "decflow_facial", "accuracy 82.1 % against 69.1 %"),
+            ("ststnet_decflow_expression", "ststnet_decflow_facial", "accuracy 82.1 % against 69.1 %"),
             ("decflow_expression", "decflow_similarity", ""),
             ("decflow_expression", "raft", ""),
             ("decflow_expression", "raft_similarity", ""),
+            ("ststnet_decflow_expression", "ststnet_raft", ""),
         )
         for metric in ("uf1", "uar")
     ],
