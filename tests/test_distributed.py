@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import warm
 from toy_engine.runs import (
     CONFIG,
     ENVIRONMENT,
@@ -111,11 +112,11 @@ def by_hand(launcher: str, rank: int, size: int) -> dict[str, str]:
 @pytest.mark.parametrize("launcher", ["slurm", "mpi"])
 def test_processes_of_slurm_and_mpi_find_each_other(launcher: str, single: Path, tmp_path: Path):
     short = (*SAME, "train_cfg.max_iters=4")
-    arguments = command("train", CONFIG, "--launcher", launcher, "--work-dir", tmp_path, *short)
+    _, *arguments = command("train", CONFIG, "--launcher", launcher, "--work-dir", tmp_path, *short)
     port = {"PORT": str(free_port())}
     processes = [
         subprocess.Popen(
-            arguments,
+            [warm.python(), *arguments],
             env={**ENVIRONMENT, **by_hand(launcher, rank, 2), **port},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
