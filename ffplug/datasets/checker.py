@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -212,12 +212,8 @@ def _check_files(
 ) -> None:
     kinds: dict[str, tuple[str, str]] = {}
     for pair in pairs:
-        kinds.setdefault(pair["img1_path"], ("image", pair["sequence"]))
-        kinds.setdefault(pair["img2_path"], ("image", pair["sequence"]))
-        if pair["flow_path"]:
-            kinds.setdefault(pair["flow_path"], ("flow", pair["sequence"]))
-        for name, path in pair["mask_paths"].items():
-            kinds.setdefault(path, ("flow" if name == "valid_noc" else "mask", pair["sequence"]))
+        for path, kind in _listed(pair):
+            kinds.setdefault(path, (kind, pair["sequence"]))
     listed = {problem.path for problem in report.problems}
     paths = [path for path in kinds if path not in listed]
     report.files = len(paths)
@@ -234,7 +230,21 @@ def _check_files(
             if progress:
                 progress(done, len(paths))
     for pair in pairs:
-        _compare_sizes(pair, sizes, report)
+        if "img1_path" in pair:
+            _compare_sizes(pair, sizes, report)
+
+
+def _listed(pair: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The files of an entry with their kinds; those of a sample that is no pair are arrays under ``..._path``."""
+    if "img1_path" not in pair:
+        yield from ((path, "array") for key, path in pair.items() if key.endswith("_path") and path)
+        return
+    yield pair["img1_path"], "image"
+    yield pair["img2_path"], "image"
+    if pair["flow_path"]:
+        yield pair["flow_path"], "flow"
+    for name, path in pair["mask_paths"].items():
+        yield path, "flow" if name == "valid_noc" else "mask"
 
 
 def _compare_sizes(pair: dict[str, Any], sizes: dict[str, tuple[int, int]], report: CheckReport) -> None:
@@ -263,6 +273,11 @@ def _try(inspect: Callable[[str, str], tuple[int, int]], path: str, kind: str) -
 
 def _decode(path: str, kind: str) -> tuple[int, int]:
     """Decode the whole file."""
+    if kind == "array":
+        array = _map_array(path)
+        if not np.isfinite(array).all():
+            raise DataError(f"{path}: holds NaN or infinity")
+        return array.shape[1], array.shape[0]
     if kind == "flow":
         flow, valid = read_flow(path)
         if not valid.any():
@@ -274,6 +289,9 @@ def _decode(path: str, kind: str) -> tuple[int, int]:
 
 def _peek(path: str, kind: str) -> tuple[int, int]:
     """Read the header, and compare the file's length and end with it."""
+    if kind == "array":
+        array = _map_array(path)
+        return array.shape[1], array.shape[0]
     if not os.path.isfile(path):
         return _decode(path, kind)  # a remote back-end, or a missing file: the reader's error says so
     size = os.path.getsize(path)
@@ -300,6 +318,17 @@ def _peek(path: str, kind: str) -> tuple[int, int]:
     if suffix == ".flo5":
         return _peek_flo5(path)
     return _decode(path, kind)
+
+
+def _map_array(path: str) -> np.ndarray:
+    """Map a ``.npy`` file, whose length its header tells."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a whole .npy file ({error})") from None
+    if array.ndim < 2:
+        raise DataError(f"{path}: expected an array of two axes or more, found {array.shape}")
+    return array
 
 
 def _peek_png(path: str, kind: str, head: bytes, tail: bytes) -> tuple[int, int]:

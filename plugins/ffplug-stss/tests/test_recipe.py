@@ -15,9 +15,17 @@ def command(*arguments):
     assert run(cli, [str(argument) for argument in arguments], "ffplug") == 0
 
 
-def test_draw_check_train_and_test(tmp_path, monkeypatch):
+def test_draw_check_train_and_test(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     command("synth", "stss", "--root", "data/STSS-small", "--scenes", 1, "--frames", 2, "--size", "24x40")
+    command("data", "check", "data/STSS-small")
+    damaged = next(tmp_path.glob("data/STSS-small/*/test001/HR/*.npy"))
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-8])
+    capsys.readouterr()
+    assert run(cli, ["data", "check", "data/STSS-small"], "ffplug") == 2
+    assert f"{damaged.name}" in capsys.readouterr().out
+    damaged.write_bytes(whole)
     options = ("model.network.history=False", "train_dataloader.batch_size=2")
     steps = ("train_cfg.max_iters=2", "train_cfg.val_interval=2", "default_hooks.checkpoint.interval=2")
     command("train", "stss_procedural", "--cfg-options", *options, *steps)

@@ -1,6 +1,6 @@
-"""The released Arena weights, trained on for a minute or so on procedural scenes.
+"""The released Arena weights, trained on for 100 steps on procedural scenes.
 
-They are fetched by hand: ``ffplug weights pull stss_arena``.
+Fetch them first: ``ffplug weights pull stss_arena``.
 """
 
 from mmengine.config import read_base
