@@ -162,6 +162,7 @@ def decode_pair(
     if len(images) not in (2, 3):
         raise DataError(f"{where}: expected a clip of two frames, found {len(images)}")
     second, first = (image[:height, :width] for image in images[:2])
+    found = first.shape[:2]  # less where the clip is smaller than it should be
     if fields[1] is None:  # the whole frame is intra-coded
-        return first, second, no_vectors(height, width)
-    return first, second, spread(flow_to_previous(fields[1]), height, width)
+        return first, second, no_vectors(*found)
+    return first, second, spread(flow_to_previous(fields[1]), *found)
