@@ -13,7 +13,6 @@ from ffplug_iterpolicy.models import (
     FixedSteps,
     RandomSkipping,
     UpdateThreshold,
-    skipping,
 )
 from ffplug_iterpolicy.models.context_policy import spread
 from ffplug_iterpolicy.models.skipping import MEMORY
