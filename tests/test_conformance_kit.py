@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import warm
 
 from ffplug.plugin import discover, find
 from ffplug.testing.checks import CHECKS
@@ -224,7 +225,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("copier", reason="the template needs ffplug[author]")
     target = tmp_path_factory.mktemp("plugin") / "sound"
     command = [
-        sys.executable,
+        warm.python(),
         "-m",
         "ffplug.cli",
         "new",
@@ -330,7 +331,7 @@ def test_pytest_and_the_command_tell_it_alike(sound: Path, tmp_path: Path):
     environment = {**os.environ, "FFPLUG_PLUGINS": str(target)}
     run = dict(capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     tests = str(target / "tests" / "test_conformance.py")
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-k", "gradients or manifest", tests], **run)
+    done = subprocess.run([warm.python(), "-m", "pytest", "-q", "-k", "gradients or manifest", tests], **run)
     assert done.returncode == 1 and "trainable parameters get no gradient" in done.stdout, done.stdout
     assert "Traceback" not in done.stdout and "subject.py" not in done.stdout
     command = [sys.executable, "-m", "ffplug.cli", "check", name, "--only", "gradients", "--only", "manifest"]
@@ -340,6 +341,6 @@ def test_pytest_and_the_command_tell_it_alike(sound: Path, tmp_path: Path):
 
 
 def test_a_misspelt_check_is_named():
-    command = [sys.executable, "-m", "ffplug.cli", "check", "--only", "gradient"]
+    command = [warm.python(), "-m", "ffplug.cli", "check", "--only", "gradient"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and "did you mean 'gradients'" in done.stderr

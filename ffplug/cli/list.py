@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import BaseContext
 
 
 @click.command("list")
@@ -42,15 +45,38 @@ def command(models: bool, check: bool) -> None:
 
 def check_imports(packages: Sequence[str]) -> dict[str, str | None]:
     """Import all of each plugin in a process of its own, several at once: what went wrong, or None, by package."""
+    from ffplug.processes import fresh_processes
+
+    processes = fresh_processes()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        return dict(zip(packages, pool.map(_check_import, packages), strict=True))
+        return dict(zip(packages, pool.map(lambda package: _check_import(package, processes), packages), strict=True))
 
 
-def _check_import(package: str) -> str | None:
-    program = (
-        "import sys; from ffplug.plugin import discover, load\n"
-        "try:\n    load(next(p for p in discover() if p.package == sys.argv[1]))\n"
-        "except Exception as error:\n    sys.exit(str(error))"
-    )
-    result = subprocess.run([sys.executable, "-c", program, package], capture_output=True, text=True, check=False)
-    return (result.stderr.strip().splitlines() or ["no reason given"])[-1] if result.returncode else None
+def _check_import(package: str, processes: BaseContext) -> str | None:
+    here, there = processes.Pipe(duplex=False)
+    process = processes.Process(target=_import, args=(package, dict(os.environ), there))
+    process.start()
+    there.close()
+    try:
+        return here.recv()
+    except EOFError:
+        process.join()
+        return f"importing it ends the process, with status {process.exitcode}"
+    finally:
+        process.join()
+
+
+def _import(package: str, environment: dict[str, str], connection: Connection) -> None:
+    """Import a plugin, quietly, and send what went wrong, or None."""
+    from ffplug.plugin import discover, load
+
+    os.environ.update(environment)
+    with open(os.devnull, "w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
+    try:
+        load(next(plugin for plugin in discover() if plugin.package == package))
+    except Exception as error:
+        connection.send((str(error).strip().splitlines() or [type(error).__name__])[-1])
+    else:
+        connection.send(None)

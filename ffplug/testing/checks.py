@@ -6,6 +6,7 @@ import ast
 import copy
 import dataclasses
 import fnmatch
+import functools
 import importlib.metadata
 import json
 import pickle
@@ -30,6 +31,7 @@ from ffplug.config import load_config, validate_config
 from ffplug.errors import CheckpointError, FFPlugError
 from ffplug.ops.contract import Op
 from ffplug.plugin import KINDS, find_config
+from ffplug.processes import fresh_processes
 from ffplug.structures import broken_promises
 from ffplug.testing.subject import Finding, LeftOut, Subject, build, in_folder
 
@@ -461,7 +463,7 @@ def _write_example(subject: Subject, name: str, root: Path) -> None:
     lambda subject: subject.components("datasets"),
 )
 def datasets(subject: Subject, case: str) -> None:
-    """Items of a small procedural set in the data set's own layout, here and from a spawned worker."""
+    """Items of a small procedural set in the data set's own layout, here and from a worker that starts from nothing."""
     config = subject.example(case)
     with in_folder(subject.folder):
         _write_examples(subject, config)
@@ -480,7 +482,10 @@ def datasets(subject: Subject, case: str) -> None:
                 case, "can't be sent to worker processes:", error, "keep no open files, locks or lambdas in it"
             ) from error
         loader = torch.utils.data.DataLoader(
-            torch.utils.data.Subset(dataset, [0]), batch_size=None, num_workers=1, multiprocessing_context="spawn"
+            torch.utils.data.Subset(dataset, [0]),
+            batch_size=None,
+            num_workers=1,
+            multiprocessing_context=fresh_processes(),
         )
         other = next(iter(loader))
     for key, value in _tensors(item).items():
@@ -610,12 +615,22 @@ def _imported(folder: Path) -> set[str]:
     return names
 
 
-def _optional_modules(subject: Subject) -> dict[str, set[str]]:
-    """By extra, the modules that it brings and the plugin imports."""
+@functools.cache
+def _modules_of_distributions() -> dict[str, set[str]]:
+    """The modules that each installed distribution brings, by its name as pip writes it."""
     provides: dict[str, set[str]] = {}
     for module, distributions in importlib.metadata.packages_distributions().items():
         for distribution in distributions:
             provides.setdefault(re.sub(r"[-_.]+", "-", distribution).lower(), set()).add(module)
+    return provides
+
+
+def _optional_modules(subject: Subject) -> dict[str, set[str]]:
+    """By extra, the modules that it brings and the plugin imports."""
+    extras = _extras(subject)
+    if not extras:
+        return {}
+    provides = _modules_of_distributions()
     imported = _imported(subject.plugin.folder)
     modules = {
         extra: {
@@ -624,7 +639,7 @@ def _optional_modules(subject: Subject) -> dict[str, set[str]]:
             for module in provides.get(re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower(), ())
         }
         & imported
-        for extra, needs in _extras(subject).items()
+        for extra, needs in extras.items()
     }
     return {extra: names for extra, names in modules.items() if names}
 
