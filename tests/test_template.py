@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 import yaml
 
 from ffplug.cli.new import TEMPLATE
@@ -93,9 +94,15 @@ def python(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(python: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def found(project: Path) -> dict[str, str]:
+    """Variables with which the plugin works uninstalled (tools/check_template.sh installs it)."""
+    return {"FFPLUG_PLUGINS": str(project)}
+
+
+@pytest.fixture(scope="module")
+def trained(found: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("some where else")
-    log = worked(ffplug(python, "train", "my_method_pairs", cwd=folder))
+    log = worked(ffplug(warm.python(), "train", "my_method_pairs", cwd=folder, **found))
     assert "THIS IS NOT MY METHOD PAIRS" in log
     return folder
 
@@ -160,10 +167,12 @@ def test_it_trains_from_another_folder(trained: Path):
     assert re.search(r"loss_smoothness: \d", log)
 
 
-def test_two_processes_train_it(python: Path, trained: Path):
+def test_two_processes_train_it(found: dict[str, str], trained: Path):
+    python = warm.python()
     torchrun = (python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "ffplug.cli")
     options = ("--launcher", "pytorch", "--work-dir", "two processes", "--cfg-options", *SHORT)
-    worked(run(*torchrun, "train", "my_method_pairs", *options, cwd=trained))
+    environment = {"PYTHON_EXEC": python, **found}
+    worked(run(*torchrun, "train", "my_method_pairs", *options, cwd=trained, environment=environment))
     assert (trained / "two processes" / "weights.safetensors").is_file()
     log = next((trained / "two processes").glob("*/*.log")).read_text()
     assert re.search(r"Iter\(val\).*my_method/AAE: \d", log)
@@ -179,13 +188,14 @@ def test_it_estimates_flow(python: Path, trained: Path):
     assert flow.shape == (64, 96, 2) and np.isfinite(flow).all()
 
 
-def test_the_command_line_takes_its_layout(python: Path, tmp_path: Path):
+def test_the_command_line_takes_its_layout(found: dict[str, str], tmp_path: Path):
+    python = warm.python()
     options = ("--root", tmp_path / "set", "--scenes", 2, "--size", "32x48", "--workers", 1)
-    worked(ffplug(python, "synth", "my-method-pairs", *options, cwd=tmp_path))
-    assert "3 frame pairs, 9 files" in worked(ffplug(python, "data", "check", tmp_path / "set", cwd=tmp_path))
+    worked(ffplug(python, "synth", "my-method-pairs", *options, cwd=tmp_path, **found))
+    assert "3 frame pairs, 9 files" in worked(ffplug(python, "data", "check", tmp_path / "set", cwd=tmp_path, **found))
     (tmp_path / "set" / "PROCEDURAL.json").unlink()
     (tmp_path / "set" / "val" / "000000" / "frame2.png").unlink()
-    done = ffplug(python, "data", "check", tmp_path / "set", cwd=tmp_path)
+    done = ffplug(python, "data", "check", tmp_path / "set", cwd=tmp_path, **found)
     assert done.returncode == 2 and "frame2.png" in done.stdout and "My Method pairs" in done.stderr
 
 
@@ -193,11 +203,11 @@ def test_plugins_whose_data_look_alike_get_on_with_each_other(project: Path, tmp
     worked(ffplug(sys.executable, "new", "another", tmp_path / "another", cwd=tmp_path))
     both = {"FFPLUG_PLUGINS": os.pathsep.join([str(tmp_path / "another"), str(project)])}
     options = ("--root", "set", "--scenes", 2, "--size", "32x48")
-    worked(ffplug(sys.executable, "synth", "my-method-pairs", *options, cwd=tmp_path, **both))
-    assert "My Method pairs" in worked(ffplug(sys.executable, "data", "check", "set", cwd=tmp_path, **both))
+    worked(ffplug(warm.python(), "synth", "my-method-pairs", *options, cwd=tmp_path, **both))
+    assert "My Method pairs" in worked(ffplug(warm.python(), "data", "check", "set", cwd=tmp_path, **both))
     (tmp_path / "set" / "PROCEDURAL.json").unlink()
     for layout, title in (("my-method-pairs", "My Method pairs"), ("another-pairs", "Another pairs")):
-        told = worked(ffplug(sys.executable, "data", "check", "set", "--layout", layout, cwd=tmp_path, **both))
+        told = worked(ffplug(warm.python(), "data", "check", "set", "--layout", layout, cwd=tmp_path, **both))
         assert title in told and "procedural" not in told
 
 
