@@ -439,7 +439,13 @@ def test_links_lead_somewhere(path):
 
 
 def site() -> dict:
-    return yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    """The site's configuration, with what its own hook adds."""
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "_site" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    config = yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+    hooks.on_config(config)
+    return config
 
 
 def nav_pages(entry: object) -> Iterator[str]:
