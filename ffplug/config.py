@@ -63,6 +63,7 @@ def load_config(path_or_name: str | os.PathLike, cfg_options: Mapping[str, Any] 
         ConfigError: no such file or name, wrong syntax, a base config that is not there, an option for a key that can't
             be.
     """
+    plugin_module.discover()  # so that the bases of plugins from FFPLUG_PLUGINS can be imported
     path = find_config_file(path_or_name)
     try:
         config = Config.fromfile(str(path))
@@ -323,6 +324,7 @@ def resolve_type(name: str, path: str) -> Any:
 
 
 def _resolve_qualified(scope: str, short: str, path: str) -> Any:
+    plugin_module.discover()  # so that plugins from FFPLUG_PLUGINS can be imported
     if importlib.util.find_spec(scope) is None:
         raise plugin_module.missing_package(scope, f"{path}.type={scope}.{short}")
     try:

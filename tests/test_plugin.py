@@ -84,6 +84,22 @@ def test_plugin_from_a_folder(fresh, tmp_path):
     assert ffplug.build_model("toy-net").width == 3
 
 
+def test_a_plugin_from_a_folder_serves_types_and_bases_at_first_use(fresh, tmp_path):
+    write_plugin(tmp_path / "plugins", "ffplug_toy12")
+    write_plugin(tmp_path / "plugins", "ffplug_toy13")
+    fresh.setenv("FFPLUG_PLUGINS", str(tmp_path / "plugins"))
+    import ffplug
+
+    assert ffplug.build_model({"type": "ffplug_toy12.ToyNet", "width": 4}).width == 4
+    discover.cache_clear()
+    sys.path.remove(str(tmp_path / "plugins"))
+    config = tmp_path / "mine.py"
+    config.write_text(
+        "from mmengine.config import read_base\nwith read_base():\n    from ffplug_toy13.configs.toy_net import *\n"
+    )
+    assert ffplug.build_model(config).width == 3
+
+
 def test_disabled_plugin(fresh, tmp_path):
     write_plugin(tmp_path, "ffplug_toy2")
     fresh.setenv("FFPLUG_PLUGINS", str(tmp_path))
