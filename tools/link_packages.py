@@ -4,8 +4,9 @@
     python tools/link_packages.py ENVIRONMENT WHEELS REQUIREMENT...
 
 Follows the requirements through the wheels in the folder WHEELS and what they declare, and links the packages that it
-meets, and no others, from the environment that runs this into ENVIRONMENT. The wheels themselves, and what is not here,
-are left to pip, which then finds the large packages installed: a dependency that nothing declares stays missing.
+meets, and no others, from the environment that runs this into ENVIRONMENT. The wheels themselves, and what is not here
+or not as it was installed, are left to pip, which then finds the large packages there: a dependency that nothing
+declares stays missing.
 """
 
 from __future__ import annotations
@@ -41,6 +42,12 @@ def wheels(folder: Path) -> dict[str, list[str]]:
             content = email.message_from_bytes(archive.read(name))
         found[parse_wheel_filename(path.name)[0]] = content.get_all("Requires-Dist", [])
     return found
+
+
+def is_intact(distribution: metadata.Distribution) -> bool:
+    """Whether its files are its own: another package that shares their names may have replaced them."""
+    files = [(Path(distribution.locate_file(file)), file.size) for file in distribution.files or ()]
+    return all(size is None or (path.is_file() and path.stat().st_size == size) for path, size in files)
 
 
 def link(distribution: metadata.Distribution, site: Path) -> None:
@@ -80,7 +87,7 @@ def main(environment: str, folder: str, *requirements: str) -> None:
             continue
         if requirement.specifier.contains(distribution.version, prereleases=True):
             waiting += declared(distribution.requires or [], requirement.extras)
-            if name not in linked:
+            if name not in linked and is_intact(distribution):
                 link(distribution, site)
                 linked.append(name)
     print(f"{len(linked)} packages linked: {', '.join(sorted(linked))}")
