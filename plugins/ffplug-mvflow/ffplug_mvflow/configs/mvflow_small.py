@@ -30,10 +30,10 @@ model = dict(
     data_preprocessor=dict(type="ffplug.FlowDataPreprocessor", pad_mode="sintel"),
     encoder=dict(type="ffplug.ResidualEncoder", out_channels=64, norm="instance", widths=(16, 24, 32)),
     context_encoder=dict(type="ffplug.ResidualEncoder", out_channels=64, norm="none", widths=(16, 24, 32)),
-    cost=dict(type="ffplug.AllPairsCorrelation", levels=3, radius=3),
+    cost=dict(type="ffplug.AllPairsCorrelation", levels=2, radius=3),
     update=dict(
         type="ffplug.RAFTUpdate",
-        cost_channels=147,
+        cost_channels=98,
         hidden_channels=32,
         input_channels=32,
         cost_widths=(48,),
@@ -58,7 +58,7 @@ train_dataloader["dataset"] = dict(
         dict(type="ffplug.LoadFlowPair"),
         dict(
             type="ffplug.RAFTDenseAugment",
-            crop_size=(96, 128),
+            crop_size=(80, 80),
             min_scale=-0.1,
             max_scale=0.2,
             mode="clean",
@@ -71,8 +71,8 @@ train_dataloader["dataset"] = dict(
 val_dataloader.update(num_workers=0, persistent_workers=False)
 val_dataloader["dataset"].update(render="clean", pipeline=_validate, indices=20)
 
-optim_wrapper["optimizer"].update(lr=1e-3)
-param_scheduler.update(eta_max=1e-3, total_steps=1210)
+optim_wrapper["optimizer"].update(lr=1.5e-3)
+param_scheduler.update(eta_max=1.5e-3, total_steps=1210)
 train_cfg.update(max_iters=1200, val_interval=600)
 default_hooks["checkpoint"].update(interval=300)
 default_hooks["logger"].update(interval=50)
