@@ -31,7 +31,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 from claim_cases import Claim, Comparison  # noqa: E402
 
-from ffplug.compat import atomic_path  # noqa: E402
+from ffplug.files import atomic_path  # noqa: E402
 
 Results = Mapping[str, Mapping[int, Mapping[str, float]]]  # by variant, seed and metric
 

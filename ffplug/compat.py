@@ -43,6 +43,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ffplug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
+from ffplug.files import atomic_path
 
 TRUST_VARIABLE = "FFPLUG_TRUST_CHECKPOINT"
 
@@ -189,24 +190,6 @@ def _mend_checkpoints() -> None:
 # ---------------------------------------------------------------------------------------------------------------
 # Files. Reason: MMEngine writes in place, so a process killed in a write leaves half a checkpoint under its final
 # name, over the good one.
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that replaces it when the block ends, and vanishes if it fails.
-
-    A reader sees the old file or the new one, whatever kills the writer.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class AtomicLocalBackend(LocalBackend):

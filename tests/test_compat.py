@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from torch import nn
 from toy_engine.runs import ENVIRONMENT
 
-from ffplug.compat import REMOTE_PREFIXES, AtomicLocalBackend, atomic_path, load_from_local
+from ffplug.compat import REMOTE_PREFIXES, AtomicLocalBackend, load_from_local
 from ffplug.errors import CheckpointError, PluginError
+from ffplug.files import atomic_path
 
 
 class Payload:

@@ -21,8 +21,8 @@ from ffplug.apis.video import VideoFrames
 from ffplug.apis.weights import sha256
 from ffplug.bulk import Failure, Work
 from ffplug.bulk.job import JobFolder, differences, one_line, read_record
-from ffplug.compat import atomic_path
 from ffplug.errors import ConfigError, DataError
+from ffplug.files import atomic_path
 from ffplug.version import __version__
 
 MARKER = "INFERENCE.json"

@@ -18,7 +18,7 @@ def command(system: str, config: str, out: str | None) -> None:
     from pathlib import Path
 
     from ffplug.apis.migration import migrate_config
-    from ffplug.compat import atomic_path
+    from ffplug.files import atomic_path
 
     result = migrate_config(system, config)
     if out is None:

@@ -36,11 +36,12 @@ def command(
 
     from ffplug.apis.models import load_weights
     from ffplug.apis.weights import find_file
-    from ffplug.compat import TRUST_VARIABLE, atomic_path
+    from ffplug.compat import TRUST_VARIABLE
     from ffplug.engine.checkpoint_hook import bare
     from ffplug.engine.run import keep_test_only, load_run_config, open_runner
     from ffplug.errors import CheckpointError
     from ffplug.evaluation.flow_metrics import JSON_FORMAT, read_metrics
+    from ffplug.files import atomic_path
     from ffplug.version import __version__
 
     if trust_checkpoint:

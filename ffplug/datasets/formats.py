@@ -8,12 +8,11 @@ number. Writers write to a temporary file beside the target and rename it, so th
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -21,6 +20,7 @@ import numpy as np
 from mmengine import fileio
 
 from ffplug.errors import DataError
+from ffplug.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 FLOW_SUFFIXES = (".flo", ".pfm", ".flo5", ".png", ".npz", ".npy")
@@ -59,22 +59,9 @@ def read_bytes(path: PathLike) -> bytes:
     return data
 
 
-@contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[Path]:
-    """Give a temporary path beside ``path`` that takes its place when the block ends without an error."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_bytes(path: PathLike, data: bytes) -> None:
     """Write a file so that it is either there in full or not at all."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sync=False) as temporary:
         temporary.write_bytes(data)
 
 

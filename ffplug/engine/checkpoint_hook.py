@@ -19,9 +19,10 @@ from mmengine.logging import HistoryBuffer, print_log
 from mmengine.model import is_model_wrapper
 from safetensors.torch import save_file
 
-from ffplug.compat import atomic_path, load_from_local
+from ffplug.compat import load_from_local
 from ffplug.engine.strategies import full_state_dict
 from ffplug.errors import CheckpointError, ConfigError
+from ffplug.files import atomic_path
 from ffplug.registry import HOOKS
 from ffplug.version import __version__
 

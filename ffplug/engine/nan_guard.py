@@ -11,8 +11,8 @@ import torch
 from mmengine.dist import all_gather_object, all_reduce, get_world_size, is_main_process
 from mmengine.hooks import Hook
 
-from ffplug.compat import atomic_path
 from ffplug.errors import FFPlugError
+from ffplug.files import atomic_path
 from ffplug.registry import HOOKS
 
 NAMED = ("sample_id", "img1_path", "img2_path", "flow_path", "dataset", "draw")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ffplug.compat import atomic_path
 from ffplug.errors import DataError
+from ffplug.files import atomic_path
 from ffplug_mvflow.video import CodedFrame
 
 STEPS = 8

@@ -115,7 +115,7 @@ def extract(video: str, out: str, show: str | None, search: bool | None) -> int:
 def transcode(video: str, out: str, **options: Any) -> None:
     """Encode VIDEO anew as H.264 (OUT, .mp4), with vectors that are good flow: past references only, constant rate."""
     from ffplug.apis.video import VideoFrames
-    from ffplug.compat import atomic_path
+    from ffplug.files import atomic_path
     from ffplug_mvflow.encoding import Encoding, encode_clip
 
     frames = VideoFrames(video)

@@ -109,8 +109,8 @@ def features(config: str, out: str, cfg_options: tuple[str, ...]) -> None:
     """Write what the classifiers see: arrays `clips` (names), `labels` and `features` (clips x 3 x S x S)."""
     import numpy as np
 
-    from ffplug.datasets.formats import atomic_path
     from ffplug.errors import DataError
+    from ffplug.files import atomic_path
     from ffplug_face.micro_expression.loso import collect_features
 
     dataset = _dataset(config, cfg_options)[0]

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ffplug.apis.weights import find_file, sha256
-from ffplug.datasets.formats import atomic_path, read_flow, read_image
+from ffplug.datasets.formats import read_flow, read_image
 from ffplug.errors import ConfigError, DataError, did_you_mean
+from ffplug.files import atomic_path
 from ffplug_face.crops import FaceDetector, YuNet, align
 from ffplug_face.micro_expression.manifest import Clip, frames_in
 from ffplug_face.registry import TRANSFORMS
@@ -257,7 +258,7 @@ class FlowFeature:
             raise DataError(f"{apex}: {second.shape[:2]} pixels, but {onset.name} has {first.shape[:2]}")
         flow = self.estimate(first, second)
         if stored is not None:
-            with atomic_path(stored) as temporary, open(temporary, "wb") as file:
+            with atomic_path(stored, sync=False) as temporary, open(temporary, "wb") as file:
                 np.save(file, flow)
         return flow
 

@@ -23,8 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffplug.datasets.formats import atomic_path, write_bytes
+from ffplug.datasets.formats import write_bytes
 from ffplug.errors import DataError, FFPlugError
+from ffplug.files import atomic_path
 from ffplug_face.crops import NoFaceError
 from ffplug_face.micro_expression.dataset import MicroExpressionDataset
 from ffplug_face.micro_expression.learners import Learner

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ffplug.compat import atomic_path
 from ffplug.datasets.base import FlowDataset, Problem, choose
 from ffplug.datasets.formats import read_image
 from ffplug.datasets.layouts import join, read_json_object
 from ffplug.errors import ConfigError, DataError
+from ffplug.files import atomic_path
 from ffplug.registry import DATASETS as CORE_DATASETS
 from ffplug_mvflow.encoding import Encoding, encode_clip, encode_pair, versions
 from ffplug_mvflow.registry import DATASETS

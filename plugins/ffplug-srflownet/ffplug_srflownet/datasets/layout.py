@@ -13,9 +13,10 @@ from mmengine import fileio
 from torch import Tensor
 
 from ffplug.datasets import write_flow, write_image
-from ffplug.datasets.formats import atomic_path, write_mask
+from ffplug.datasets.formats import write_mask
 from ffplug.datasets.layouts import Layout, Part, join, read_json_object
 from ffplug.errors import DataError
+from ffplug.files import atomic_path
 from ffplug_srflownet.datasets.srflow import INFO, NO_REGION, SPLITS, flow_folder
 from ffplug_srflownet.heads import get_head, sequence_options
 from ffplug_srflownet.registry import LAYOUTS
@@ -178,10 +179,10 @@ def _clip_lengths(frames: int) -> list[int]:
 
 def _write_array(path: Path, array: Tensor) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
         np.save(file, array.numpy())
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sync=False) as temporary:
         Path(temporary).write_text(json.dumps(content, indent=1) + "\n")
