@@ -22,7 +22,7 @@ model["losses"] += [
 ]
 model["policy"] = dict(type="ffplug_iterpolicy.ContextIterationPolicy", credibility=True{policy})
 """
-BASES = {"ffplug_iterpolicy.configs.iterpolicy_small_base": ", hidden_channels=48", "ffplug.configs.models.gma": ""}
+BASES = {"ffplug_iterpolicy.configs.iterpolicy_small_base": ", hidden_channels=32", "ffplug.configs.models.gma": ""}
 
 
 @pytest.fixture(scope="module", params=BASES, ids=lambda base: base.rpartition(".")[2])

@@ -131,7 +131,7 @@ def test_half_of_the_work_is_counted_as_it_ran(model):
     policy = model.decoder.policy
     height, width, iterations = 64, 96, 8
     costs = step_costs(model, height, width)
-    looked_up = 8 * 96 * 3 * 49
+    looked_up = 8 * 96 * 2 * 49  # four corners of bilinear sampling, cells, levels, window
     for steps in (1, 5, iterations):
         ran = count_flops(model, height, width, FixedSteps(steps), iterations)
         assert ran + steps * looked_up == costs.flops(steps)
@@ -231,7 +231,7 @@ def test_any_base_takes_the_policy(name):
 
 
 def test_credibility_reaches_the_decision(model):
-    policy = ContextIterationPolicy(hidden_channels=48, credibility=True)
+    policy = ContextIterationPolicy(model.decoder.policy.hidden_channels, credibility=True)
     own = model.decoder.policy
     frames = torch.rand(2, 2, 3, 64, 64) * 255
     with torch.no_grad():

@@ -10,7 +10,7 @@ with read_base():
     from .iterpolicy_small_base import *
 
 model.update(
-    policy=dict(type="ffplug_iterpolicy.ContextIterationPolicy", hidden_channels=48),
+    policy=dict(type="ffplug_iterpolicy.ContextIterationPolicy", hidden_channels=32),
     frozen=["encoder", "context_encoder", "cost", "decoder.update", "decoder.upsampler"],
     iterations=12,
 )

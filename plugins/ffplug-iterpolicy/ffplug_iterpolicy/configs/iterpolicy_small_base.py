@@ -22,31 +22,31 @@ prepare_data = dict(
     workers=2,
 )
 
-model["encoder"].update(out_channels=48, widths=(16, 24, 32), bottleneck=False)
-model["context_encoder"].update(out_channels=80, widths=(16, 24, 32), norm="instance", bottleneck=False)
-model["cost"].update(levels=3, radius=3)
+model["encoder"].update(out_channels=64, widths=(16, 24, 32))
+model["context_encoder"].update(out_channels=64, widths=(16, 24, 32))
+model["cost"].update(levels=2, radius=3)
 model["update"].update(
-    cost_channels=147,
-    hidden_channels=48,
+    cost_channels=98,
+    hidden_channels=32,
     input_channels=32,
-    cost_widths=(64,),
+    cost_widths=(48,),
     flow_widths=(32, 16),
-    motion_channels=48,
-    head_width=64,
+    motion_channels=46,
+    head_width=48,
 )
-model["upsampler"] = dict(type="ffplug.ConvexUpsampler", hidden_channels=48, width=64)
+model["upsampler"] = dict(type="ffplug.ConvexUpsampler", hidden_channels=32, width=48)
 model.update(iterations=4, test_iterations=12)
 
 train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader["dataset"].update(data_root="data/easy_and_hard")
 train_dataloader["dataset"]["pipeline"][1].update(
-    crop_size=(64, 96), min_scale=-0.1, max_scale=0.2, mode="clean", eraser_sides=(8, 16), jitter=None
+    crop_size=(80, 80), min_scale=-0.1, max_scale=0.2, mode="clean", eraser_sides=(8, 16), jitter=None
 )
 val_dataloader.update(num_workers=0, persistent_workers=False)
 val_dataloader["dataset"].update(data_root="data/easy_and_hard")
 
-optim_wrapper["optimizer"].update(lr=2e-3)
-param_scheduler.update(eta_max=2e-3, total_steps=1210)
-train_cfg.update(max_iters=1200, val_interval=1200)
+optim_wrapper["optimizer"].update(lr=1.5e-3)
+param_scheduler.update(eta_max=1.5e-3, total_steps=1510)
+train_cfg.update(max_iters=1500, val_interval=1500)
 default_hooks["checkpoint"].update(interval=500)
 default_hooks["logger"].update(interval=50)
