@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock
 
 
 @dataclass(frozen=True)
@@ -77,3 +81,14 @@ def ffplug(*arguments: object) -> str:
     if done.returncode:
         raise RuntimeError(f"ffplug {' '.join(command[3:])} ended with {done.returncode}:\n{done.stdout[-4000:]}")
     return done.stdout
+
+
+def once(path: Path, make: Callable[[], object]) -> Path:
+    """Make a file or folder that several runs share, unless it was made; the others wait meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done = path.with_name(f"{path.name}.done")
+    with FileLock(path.with_name(f"{path.name}.lock")):
+        if not done.exists():
+            make()
+            done.touch()
+    return path

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from pathlib import Path
 from typing import Any
 
-from claim_cases import Claim, Comparison, Metric, ffplug
+from claim_cases import Claim, Comparison, Metric, ffplug, once
 
 ITERATIONS = 12
 WITHIN = 1.02
@@ -103,17 +102,12 @@ def _trained(seed: int, shared: Path) -> tuple[Any, list[Any]]:
         f"train_dataloader.dataset.data_root={data}",
         f"val_dataloader.dataset.data_root={data}",
     ]
-    with (shared / f"seed{seed}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        base, policy = shared / f"base{seed}", shared / f"policy{seed}"
-        start = f"load_from={base}/weights.safetensors"
-        for recipe, work, further in (("iterpolicy_small_base", base, []), ("iterpolicy_small", policy, [start])):
-            if not (work / "weights.safetensors").exists():
-                further = [*options, *further, "default_hooks.checkpoint.interval=100"]
-                ffplug(
-                    "train", recipe, "--work-dir", work, "--seed", seed, "--resume", "auto",
-                    *(part for option in further for part in ("--cfg-options", option)),
-                )  # fmt: skip
+    base, policy = shared / f"base{seed}", shared / f"policy{seed}"
+    start = f"load_from={base}/weights.safetensors"
+    for recipe, work, further in (("iterpolicy_small_base", base, []), ("iterpolicy_small", policy, [start])):
+        further = [*options, *further, "default_hooks.checkpoint.interval=100"]
+        train = ("train", recipe, "--work-dir", work, "--seed", seed, "--resume", "auto", "--cfg-options", *further)
+        once(work, lambda train=train: ffplug(*train))
     pairs = FlyingChairsDataset(str(data), split="val")
     return build_model("iterpolicy_small", policy / "weights.safetensors"), [pairs[i] for i in range(len(pairs))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import statistics
 import time
@@ -12,7 +11,7 @@ from typing import Any
 
 import torch
 
-from claim_cases import Claim, Comparison, Metric, ffplug
+from claim_cases import Claim, Comparison, Metric, ffplug, once
 
 QUALITIES = {"h264": (18, 28, 38), "mpeg4": (4,)}
 """Codecs and qualities (CRF, quantiser) of the tests; training draws H.264 of CRF 18 to 38."""
@@ -83,13 +82,11 @@ def prepare(folder: Path) -> None:
 def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, float]:
     """Train unless that is done, and test; the plain network serves three."""
     recipe = "mvflow_small" if variant == "mvflow" else "mvflow_small_plain"
-    runs = shared / f"seed{seed}"
-    runs.mkdir(exist_ok=True)
-    weights = _once(runs / recipe, lambda work: _train(recipe, seed, work, shared)) / "weights.safetensors"
+    weights = _trained(recipe, seed, shared) / "weights.safetensors"
     plain = weights if variant != "mvflow" else None
     found = _test(variant, weights, shared)
     if plain is None:
-        plain = _once(runs / "mvflow_small_plain", lambda work: _train("mvflow_small_plain", seed, work, shared))
+        plain = _trained("mvflow_small_plain", seed, shared)
         plain /= "weights.safetensors"
     base = found if variant == "plain" else _test("plain", plain, shared)
     mean = {count: statistics.mean(errors[count] for errors in found["epe"].values()) for count in COUNTS}
@@ -106,17 +103,9 @@ def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, fl
     }
 
 
-def _once(work: Path, make: Callable[[Path], None]) -> Path:
-    """Make what several variants share once, whichever comes first."""
-    with open(work.with_suffix(".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (work / ".done").exists():
-            make(work)
-            (work / ".done").touch()
-    return work
-
-
-def _train(recipe: str, seed: int, work: Path, shared: Path) -> None:
+def _trained(recipe: str, seed: int, shared: Path) -> Path:
+    """The folder of a training that several variants share."""
+    work = shared / f"seed{seed}" / recipe
     roots = [f"{part}.dataset.data_root={shared / 'train'}" for part in ("train_dataloader", "val_dataloader")]
     root = f"prepare_data.data_root={shared / 'train'}"
     steps = (
@@ -125,7 +114,8 @@ def _train(recipe: str, seed: int, work: Path, shared: Path) -> None:
         f"param_scheduler.total_steps={STEPS + 10}",
     )
     options = [f"randomness.seed={seed}", "default_hooks.checkpoint.interval=50", *steps, root, *roots]
-    ffplug("train", recipe, "--work-dir", work, "--resume", "auto", "--cfg-options", *options)
+    train = ("train", recipe, "--work-dir", work, "--resume", "auto", "--cfg-options")
+    return once(work, lambda: ffplug(*train, *options))
 
 
 def _test(variant: str, weights: Path, shared: Path) -> dict[str, Any]:
@@ -178,10 +168,7 @@ def _extraction(shared: Path) -> float:
     from ffplug.apis.video import VideoFrames
 
     clip = shared / "clip.mp4"
-    with open(shared / "clip.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not clip.exists():
-            _write_clip(shared, clip)
+    once(clip, lambda: _write_clip(shared, clip))
     times = [_seconds(lambda kind=kind: sum(1 for _ in kind(clip)), 5) for kind in (MotionVectorVideo, VideoFrames)]
     return 1000 * (times[0] - times[1]) / VideoFrames(clip).count
 

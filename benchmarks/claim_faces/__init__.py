@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from claim_cases import ffplug
-from filelock import FileLock
+from claim_cases import ffplug, once
 
 CONFIGS = Path(__file__).parent / "configs"
 SIZE = "96x96"
@@ -36,25 +35,16 @@ def home(shared: Path) -> Path:
     return shared.parents[1] / "faces"
 
 
-def once(folder: Path, *command: object) -> Path:
-    """Run a command of ``ffplug`` that makes a folder, unless it was done; others wait meanwhile."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    done = folder.with_name(f"{folder.name}.done")
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not done.exists():
-            ffplug(*command)
-            done.touch()
-    return folder
-
-
 def draw(shared: Path) -> None:
     """Draw 160 pairs of faces, 32 pairs of other people to test on, and 192 pairs of scenes."""
     changes = [part for key, value in OPTIONS.items() for part in ("--set", f"{key}={json.dumps(value)}")]
     size = ("--size", SIZE, "--textures", "analytic", "--workers", 0)
     root = home(shared)
-    once(root / "drawn", "synth", "ffn", "--root", root / "drawn", "--scenes", 160, "--frames", 2, *size, *changes)
-    scenes = root / "scenes"
-    once(scenes, "synth", "sintel", "--root", scenes, "--scenes", 64, "--frames", 4, "--difficulty", "demo", *size)
+    faces = ("synth", "ffn", "--root", root / "drawn", "--scenes", 160, "--frames", 2, *size, *changes)
+    once(root / "drawn", lambda: ffplug(*faces))
+    where = ("--root", root / "scenes")
+    scenes = ("synth", "sintel", *where, "--scenes", 64, "--frames", 4, "--difficulty", "demo", *size)
+    once(root / "scenes", lambda: ffplug(*scenes))
 
 
 def train(
@@ -92,7 +82,8 @@ def train(
         *options,
     )
     path = CONFIGS / f"{config}.py"
-    once(folder, "train", path, "--work-dir", folder, "--seed", seed, "--resume", "auto", "--cfg-options", *options)
+    command = ("train", path, "--work-dir", folder, "--seed", seed, "--resume", "auto", "--cfg-options", *options)
+    once(folder, lambda: ffplug(*command))
     return folder / "weights.safetensors"
 
 
