@@ -215,6 +215,22 @@ def test_parts_that_do_not_fit_are_named():
         ffplug.build_model(config)
 
 
+def test_a_quarters_grid():
+    """Encoders of two stages work at a quarter of the resolution, and tiles with them."""
+    model = load_config("raft_small").model
+    model["encoder"].update(widths=(8, 16))
+    model["context_encoder"].update(widths=(8, 16))
+    with pytest.raises(ConfigError, match=r"upsampler\.factor=8.*encoder\.stride=4"):
+        ffplug.build_model(model)
+    model["upsampler"].update(factor=4)
+    model["tile"] = dict(size=(64, 64), overlap=16)
+    network = ffplug.build_model(model)
+    first, second = torch.rand(2, 1, 3, 62, 84) * 255
+    result = network.predict_flow(first, second, iterations=2)
+    assert result["flow"].shape == (1, 2, 62, 84)
+    assert result["flow_low"].shape == (1, 2, 16, 21)
+
+
 def test_frozen_batch_norm_keeps_its_statistics():
     config = load_config("raft_large").model
     config.freeze_batch_norm = True

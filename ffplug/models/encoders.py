@@ -55,10 +55,12 @@ class BottleneckBlock(ResidualBlock):
 class ResidualEncoder(FrameEncoder):
     """RAFT's encoder: a 7×7 convolution of stride 2, three stages of two blocks, a 1×1 convolution.
 
+    The stem and every stage but the first halve the resolution: three stages give an eighth, two a quarter.
+
     Args:
         out_channels: C of the output.
         norm: ``instance``, ``batch`` or ``none``.
-        widths: channels of the three stages; the stem has those of the first.
+        widths: channels of the stages; the stem has those of the first.
         bottleneck: bottleneck blocks (RAFT small) in place of residual ones.
         dropout: probability of dropping an output channel in training.
         init_cfg: see MMEngine's ``BaseModule``.
@@ -75,6 +77,7 @@ class ResidualEncoder(FrameEncoder):
     ) -> None:
         super().__init__(init_cfg)
         self.out_channels = out_channels
+        self.stride = self.size_multiple = 2 ** len(widths)
         block = BottleneckBlock if bottleneck else ResidualBlock
         self.stem = ConvNorm(3, widths[0], 7, 2, norm, relu=True)
         stages, inputs = [], widths[0]
@@ -87,5 +90,5 @@ class ResidualEncoder(FrameEncoder):
         init_encoder(self)
 
     def forward(self, image: Tensor) -> Tensor:
-        """N×3×H×W, RGB in 0..255 -> N×out_channels×H/8×W/8."""
+        """N×3×H×W, RGB in 0..255 -> N×out_channels×h×w, h = H / ``stride``."""
         return self.dropout(self.head(self.stages(self.stem(scale_image(image)))))

@@ -203,7 +203,7 @@ class RecurrentFlowEstimator(BaseModel):
         self.test_iterations = test_iterations or iterations
         self.freeze_batch_norm = freeze_batch_norm
         self.frozen = tuple(frozen)
-        self.tile = TiledFlowInference(**tile) if tile else None
+        self.tile = TiledFlowInference(**{"stride": self.encoder.stride, **tile}) if tile else None
         self.size_multiple = math.lcm(self.encoder.size_multiple, self.context_encoder.size_multiple)
         self._check_parts()
         for prior in self._priors():
@@ -235,6 +235,7 @@ class RecurrentFlowEstimator(BaseModel):
                 f"{where}update.hidden_channels",
                 update.hidden_channels,
             )
+            _agree(f"{where}upsampler.factor", upsampler.factor, "encoder.stride", encoder.stride)
             if decoder.policy is not None:
                 _agree(
                     f"{where}policy.hidden_channels",

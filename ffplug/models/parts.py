@@ -174,9 +174,11 @@ class Upsampler(BaseModule):
 
     Attributes:
         hidden_channels: C that the hidden state must have, or None where it is not read.
+        factor: ratio of the resolutions, which must be the encoders' stride.
     """
 
     hidden_channels: int | None = None
+    factor: int = 8
 
     def forward(self, hidden: Tensor, flow: Tensor) -> Tensor:
         """Hidden state and low-resolution flow N×2×h×w -> flow N×2×H×W in pixels."""

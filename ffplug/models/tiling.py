@@ -56,7 +56,7 @@ class TiledFlowInference:
         batch_size: tiles of one frame pair that go through the network together.
         padding: what fills a frame that is smaller than a tile: ``'zeros'`` (as published for KITTI) or
             ``'replicate'``.
-        stride: ratio of frame to working grid, for the low-resolution flow.
+        stride: ratio of frame to working grid, for the low-resolution flow; a model gives that of its encoder.
 
     Raises:
         ConfigError: a value is out of its range.
