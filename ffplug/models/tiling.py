@@ -107,20 +107,21 @@ class TiledFlowInference:
             flow_init: low-resolution flow to start from, N×2×ceil(H/stride)×ceil(W/stride), in grid cells, as the
                 ``flow_low`` of an earlier call; or several by the names of the network's decoders.
             inputs: further inputs by name, or None; those on the frames' grid are cut into tiles too, with zeros for
-                padding.
+                padding, other tensors go to every tile.
 
         Returns:
             ``flow``, N×2×H×W in pixels, and ``flow_low``, its mean over each cell of the working grid in grid cells,
-            N×2×ceil(H/stride)×ceil(W/stride); the same of every further flow that the network gives (``head_flow``).
+            N×2×ceil(H/stride)×ceil(W/stride); the same of every further flow that the network gives (``head_flow``);
+            and the mean over a frame's tiles of what else it tells (a policy's ``steps``).
         """
         height, width = image1.shape[-2:]
         bottom, right = max(0, self.size[0] - height), max(0, self.size[1] - width)
-        dense, rest = {}, {}
+        dense, single = {}, {}
         for name, value in (inputs or {}).items():
             if isinstance(value, Tensor) and value.shape[-2:] == (height, width):
                 dense[name] = F.pad(value, (0, right, 0, bottom))
             else:
-                rest[name] = value
+                single[name] = value
         if bottom or right:
             image1, image2 = self._pad(image1, bottom, right), self._pad(image2, bottom, right)
         padded = (height + bottom, width + right)
@@ -129,22 +130,30 @@ class TiledFlowInference:
         rows, columns = (tile_starts(s, t, self.overlap) for s, t in zip(padded, self.size, strict=True))
         row_share = blending_weights(padded[0], self.size[0], rows, self.sigma).to(image1.device)
         column_share = blending_weights(padded[1], self.size[1], columns, self.sigma).to(image1.device)
+        tiles = [(r, c) for r in range(len(rows)) for c in range(len(columns))]
         flows: dict[str, Tensor] = {}
-        for batch in self._batches([(r, c) for r in range(len(rows)) for c in range(len(columns))]):
+        reports: dict[str, Tensor] = {}
+        for batch in self._batches(tiles):
             corners = [(rows[r], columns[c]) for r, c in batch]
             windows = [(slice(y, y + self.size[0]), slice(x, x + self.size[1])) for y, x in corners]
-            tiles = [torch.cat([image[..., y, x] for y, x in windows]) for image in (image1, image2)]
+            frames = [torch.cat([image[..., y, x] for y, x in windows]) for image in (image1, image2)]
             init = map_tensors(start, functools.partial(self._cut, windows))
             more = {name: torch.cat([value[..., y, x] for y, x in windows]) for name, value in dense.items()}
-            options = {"inputs": {**rest, **more}} if inputs else {}
-            predicted = predict(*tiles, iterations=iterations, flow_init=init, **options)
-            for name in (name for name in predicted if name.endswith("flow")):
-                blank = image1.new_zeros(len(image1), 2, *padded, dtype=torch.float32)
-                flow, parts = flows.setdefault(name, blank), predicted[name].float().split(len(image1))
-                for (r, c), (y, x), tile in zip(batch, windows, parts, strict=True):
-                    flow[..., y, x] += tile * row_share[r, y, None] * column_share[c, x]
+            for name, value in single.items():
+                more[name] = torch.cat([value] * len(batch)) if isinstance(value, Tensor) else value
+            options = {"inputs": more} if inputs else {}
+            predicted = predict(*frames, iterations=iterations, flow_init=init, **options)
+            for name, value in predicted.items():
+                if name.endswith("flow"):
+                    blank = image1.new_zeros(len(image1), 2, *padded, dtype=torch.float32)
+                    flow, parts = flows.setdefault(name, blank), value.float().split(len(image1))
+                    for (r, c), (y, x), tile in zip(batch, windows, parts, strict=True):
+                        flow[..., y, x] += tile * row_share[r, y, None] * column_share[c, x]
+                elif not name.endswith("flow_low"):
+                    total = value.float().unflatten(0, (len(batch), len(image1))).sum(0)
+                    reports[name] = reports.get(name, 0) + total / len(tiles)
         flows = {name: flow[..., :height, :width] for name, flow in flows.items()}
-        return {**flows, **{f"{name}_low": self._to_cells(flow) for name, flow in flows.items()}}
+        return {**flows, **{f"{name}_low": self._to_cells(flow) for name, flow in flows.items()}, **reports}
 
     def _cut(self, windows: list[tuple[slice, slice]], flow: Tensor) -> Tensor:
         """Flow in pixels -> low-resolution flow of each window, one behind another."""

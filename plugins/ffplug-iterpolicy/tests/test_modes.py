@@ -20,6 +20,7 @@ from ffplug_iterpolicy.models.skipping import MEMORY
 import ffplug
 from ffplug.config import load_config
 from ffplug.errors import ConfigError
+from ffplug.models.tiling import TiledFlowInference, tile_corners
 from ffplug.plugin import plugins
 
 INSTALLED = {plugin.name for plugin in plugins()}
@@ -83,6 +84,22 @@ def test_a_planned_number_of_steps_equals_running_so_many(model, mode):
     found = predict(model, FixedSteps(mode=mode), frames, 6, steps=torch.tensor(wanted))
     assert found["steps"].tolist() == wanted
     torch.testing.assert_close(found["flow"], torch.cat(expected), atol=2e-4, rtol=1e-4)
+    model.decoder.policy = own
+
+
+def test_every_tile_decides_and_the_mean_is_told(model, monkeypatch):
+    own = model.decoder.policy
+    frames = torch.rand(2, 2, 3, 64, 120, generator=torch.Generator().manual_seed(2)) * 255
+    policy = balanced(own, model, frames, 5)
+    monkeypatch.setattr(model, "tile", TiledFlowInference((64, 64), overlap=8, batch_size=3))
+    fixed = predict(model, FixedSteps(), frames, 6, steps=torch.tensor([4, 1]))
+    assert fixed["steps"].tolist() == [4, 1]
+    found = predict(model, policy, frames, 5, preference=torch.tensor([0.6, 1.0]))
+    monkeypatch.setattr(model, "tile", None)
+    corners = tile_corners((64, 120), (64, 64), 8)
+    cut = [[frame[..., x : x + 64] for frame in frames] for _, x in corners]
+    alone = [predict(model, policy, pair, 5, preference=torch.tensor([0.6, 1.0]))["steps"] for pair in cut]
+    torch.testing.assert_close(found["steps"], torch.stack(alone).float().mean(0))
     model.decoder.policy = own
 
 
