@@ -85,7 +85,11 @@ class VideoFrames:
         return container
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        """Yield the frames, each H×W×3 uint8 RGB.
+        """Yield the frames, each H×W×3 uint8 RGB; errors are those of :meth:`decoded`."""
+        return map(self._upright, self.decoded())
+
+    def decoded(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames as they are stored: in the video's own pixel format, not turned, with their time stamps.
 
         Raises:
             DataError: after the last good frame, when the file is damaged or ends early; says how many came before.
@@ -101,10 +105,9 @@ class VideoFrames:
                     for frame in packet.decode():
                         if frame.is_corrupt:
                             raise DataError(f"{self.path}: frame {read} is damaged; {read} frames read before it")
-                        picture = self._upright(frame)
                         read += 1
                         end = self._end(frame)
-                        yield picture
+                        yield frame
             except av.FFmpegError as error:
                 raise DataError(
                     f"{self.path}: cannot be decoded further ({error.strerror}); {read} frames read before"
