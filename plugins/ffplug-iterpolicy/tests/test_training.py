@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from click.testing import CliRunner
+from ffplug_iterpolicy import curves
 from ffplug_iterpolicy.budget import calibrate, read_calibration
 from ffplug_iterpolicy.costs import step_costs
 from ffplug_iterpolicy.curves import Outcome, errors_by_step, oracle_steps, pareto, run_policy, table
@@ -155,6 +156,23 @@ def test_a_budget_is_met_or_the_range_is_told(trained, root, tmp_path):
     assert read_calibration(source) is None
     again.decoder.policy.preference = 1.3
     assert float(run_policy(again, again.decoder.policy, pairs, ITERATIONS).steps.mean()) > found.steps
+
+
+def test_a_budget_of_milliseconds(trained, root, monkeypatch):
+    """On a clock that passes a millisecond for each pair's update, so that the time is exactly that of the steps."""
+    model, pairs = wavering(trained), pairs_of(root)
+    now = [0.0]
+    model.decoder.update.register_forward_hook(
+        lambda module, args, result: now.__setitem__(0, now[0] + 1e-3 * len(args[0]))
+    )
+    monkeypatch.setattr(curves.time, "perf_counter", lambda: now[0])
+    costs = step_costs(model, 64, 80)
+    with pytest.raises(ConfigError, match=r"give 1 to 4 ms \(1\.0 to 4\.0 of 5 iterations\)"):
+        calibrate(model, pairs, 1e6, "ms", ITERATIONS, costs, batch_size=3)
+    found = calibrate(model, pairs, 3.0, "ms", ITERATIONS, costs, batch_size=3)
+    assert (found.unit, found.device, found.steps) == ("ms", "cpu", 3.0)
+    assert found.value == pytest.approx(3.0)
+    assert float(model.decoder.policy.calibrated) == pytest.approx(found.preference)
 
 
 def test_the_command_draws_the_curve(trained, root, tmp_path):
