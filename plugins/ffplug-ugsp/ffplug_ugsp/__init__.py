@@ -1,0 +1,1 @@
+"""UGSP, IFRNet and RIFE: frames between frames."""

@@ -1,0 +1,6 @@
+"""The networks and the model round them."""
+
+from ffplug_ugsp.models.ifrnet import IFRNet
+from ffplug_ugsp.models.interpolator import FrameInterpolator, FramePairPreprocessor, InterpolationNetwork
+
+__all__ = ["FrameInterpolator", "FramePairPreprocessor", "IFRNet", "InterpolationNetwork"]
