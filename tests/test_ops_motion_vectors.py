@@ -5,7 +5,12 @@ import pytest
 import torch
 from golden_cases import GOLDEN
 
-from ffplug.ops import motion_vector_rasterize, motion_vector_table, reference_distances
+from ffplug.ops import (
+    motion_vector_rasterize,
+    motion_vector_reference,
+    motion_vector_table,
+    reference_distances,
+)
 from ffplug.testing.ops import OpConformance, available_backends, on_backend
 
 BACKENDS = ["torch", *available_backends(motion_vector_rasterize)]
@@ -125,3 +130,53 @@ def test_bad_arguments():
 
 def test_distances():
     assert reference_distances("IBBPBP").tolist() == [[0, 0], [-1, 2], [-2, 1], [-3, 0], [-1, 1], [-2, 0]]
+
+
+def pictures(make, height, width, count=3):
+    return [make.integers(height, width, high=256).to(torch.uint8) for _ in range(count)]
+
+
+def search_case(height, width, scale=4, penalty=0.0, cell=8, count=3):
+    def make_case(make):
+        image, *references = pictures(make, height, width, count)
+        grid = -(-height // cell), -(-width // cell)
+        return image, references, make(2, *grid, scale=scale), make.integers(*grid, high=4) > 0, penalty, cell
+
+    return make_case
+
+
+class TestMotionVectorReference(OpConformance):
+    op = motion_vector_reference
+    cases = {
+        "inside": search_case(80, 96, 3, 0.5, count=5),
+        "outside": search_case(30, 41, 60),
+        "small_cells": search_case(13, 18, 2, 0.1, 4),
+        "one_picture": search_case(16, 24, count=2),
+        "one_cell": search_case(5, 3),
+    }
+
+
+@pytest.mark.parametrize("backend", available_backends(motion_vector_reference) + ["torch"])
+def test_references_are_known_by_their_looks(backend):
+    make = torch.Generator().manual_seed(0)
+    scene = torch.randint(0, 256, (60, 80), generator=make, dtype=torch.uint8)
+    image, other = scene[4:44, 6:54], torch.zeros(40, 48, dtype=torch.uint8)
+    moved = torch.stack((torch.full((5, 6), 2.0), torch.full((5, 6), -1.0)))
+    seen = scene[5:45, 4:52]  # what is at (x, y) here is at (x + 2, y - 1) there
+    valid = torch.ones(5, 6, dtype=torch.bool)
+    valid[0] = False
+    with on_backend(backend):
+        which = motion_vector_reference(image, [other, seen], moved, valid)
+        assert which[1:].min() == 1 and not which[0].any()
+        assert not motion_vector_reference(image, [seen, other], moved, valid).any()
+        assert not motion_vector_reference(image, [seen, seen], moved, valid).any()
+        assert not motion_vector_reference(image, [other, seen], moved, valid, 255.0).any()
+
+
+def test_bad_pictures():
+    image, valid = torch.zeros(16, 16, dtype=torch.uint8), torch.ones(2, 2, dtype=torch.bool)
+    for references in ([], [image[:8]], [image.float()]):
+        with pytest.raises(ValueError, match="expected two or more of H×W uint8"):
+            motion_vector_reference(image, references, torch.zeros(2, 2, 2), valid)
+    with pytest.raises(ValueError, match=r"h, w = \(2, 2\)"):
+        motion_vector_reference(image, [image], torch.zeros(2, 1, 2), valid)

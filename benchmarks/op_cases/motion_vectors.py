@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from harness import BenchCase
 
-from ffplug.ops import motion_vector_rasterize
+from ffplug.ops import motion_vector_rasterize, motion_vector_reference
 
 
 def block_by_block(table: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
@@ -42,3 +42,22 @@ def _case(label: str, frames: int, height: int, width: int) -> BenchCase:
 
 
 CASES = [_case("436x1024", 1, 436, 1024), _case("1080p", 8, 1080, 1920), _case("4K", 8, 2160, 3840)]
+
+
+def _search(label: str, height: int, width: int, references: int) -> BenchCase:
+    def make(maker):
+        pictures = [maker.integers(height, width, high=256).to(torch.uint8) for _ in range(references + 1)]
+        grid = -(-height // 8), -(-width // 8)
+        valid = torch.ones(grid, dtype=torch.bool, device=maker.device)
+        return pictures[0], pictures[1:], (4 * maker(2, *grid, scale=4)).round() / 4, valid, 0.02
+
+    return BenchCase(
+        op=motion_vector_reference,
+        label=f"{references}×{label}",
+        make=make,
+        bytes=height * width * (references + 1),
+        flops=height * width * references * 12,
+    )
+
+
+CASES += [_search("436x1024", 436, 1024, 4), _search("1080p", 1080, 1920, 4)]

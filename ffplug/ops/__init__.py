@@ -22,6 +22,7 @@ from ffplug.ops.mesh import MeshRasterize, interpolate_attributes, mesh_rasteriz
 from ffplug.ops.motion_vectors import (
     MotionVectorRasterize,
     motion_vector_rasterize,
+    motion_vector_reference,
     motion_vector_table,
     reference_distances,
 )
@@ -79,6 +80,7 @@ __all__ = [
     "local_window_attention",
     "mesh_rasterize",
     "motion_vector_rasterize",
+    "motion_vector_reference",
     "motion_vector_table",
     "pack_convolution",
     "pack_sparse_convolution",
