@@ -17,7 +17,7 @@ from ffplug_iterpolicy.models import FixedSteps
 
 import ffplug
 from ffplug.apis.checkpoints import save_weights
-from ffplug.cli import cli
+from ffplug.cli import cli, run
 from ffplug.config import load_config
 from ffplug.datasets import FlyingChairsDataset
 from ffplug.datasets.procedural import Recipe, write_procedural
@@ -75,6 +75,21 @@ def test_a_policy_needs_the_base_that_it_is_for(trained, base):
     runner.model = ffplug.build_model("iterpolicy_small_base")
     with pytest.raises(ConfigError, match="the model has no policy"):
         hook.before_train(runner)
+
+
+def test_the_recipe_trains_the_policy_alone(base, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parts = ("train_dataloader.dataset", "val_dataloader.dataset")
+    options = [f"{part}.data_root={root}" for part in parts] + ["prepare_data=None", f"load_from={base}"]
+    options += ["model.iterations=3", "train_dataloader.batch_size=2", "default_hooks.logger.interval=1"]
+    steps = ["train_cfg.max_iters=2", "train_cfg.val_interval=2"]
+    assert run(cli, ["train", "iterpolicy_small", "--cfg-options", *options, *steps], "ffplug") == 0
+    work_dir = tmp_path / "work_dirs" / "iterpolicy_small"
+    log = next(work_dir.glob("*/*.log")).read_text()
+    assert "loss_increment" in log and "steps" in log
+    before, after = (ffplug.apis.checkpoints.read_state_dict(path) for path in (base, work_dir / "weights.safetensors"))
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert {key.split(".")[1] for key in after.keys() - before.keys()} == {"policy"}
 
 
 def test_the_loss_asks_for_a_policy():
