@@ -132,7 +132,7 @@ def test_a_skipped_step_computes_the_hidden_part_alone(model):
     policy = model.decoder.policy
     height, width, iterations = 64, 96, 10
     costs = step_costs(model, height, width)
-    channels, positions = policy.cell.channels, height // 8 * width // 8
+    channels, positions = policy.cell.channels, height // 4 * width // 4
     assert costs.rest == 2 * 9 * channels**2 * positions + 6 * channels < costs.decide / 5
     never = copy.deepcopy(policy)
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_half_of_the_work_is_counted_as_it_ran(model):
     policy = model.decoder.policy
     height, width, iterations = 64, 96, 8
     costs = step_costs(model, height, width)
-    looked_up = 8 * 96 * 2 * 49  # four corners of bilinear sampling, cells, levels, window
+    looked_up = 8 * 384 * 25  # four corners of bilinear sampling, cells, window
     for steps in (1, 5, iterations):
         ran = count_flops(model, height, width, FixedSteps(steps), iterations)
         assert ran + steps * looked_up == costs.flops(steps)
@@ -259,7 +259,7 @@ def test_credibility_reaches_the_decision(model):
     for value in (0.0, 1.0):
         model.decoder.policy = policy
         with torch.no_grad():
-            states = model.run(*frames, 2, every=True, inputs={"credibility": torch.full((2, 1, 8, 8), value)})[
+            states = model.run(*frames, 2, every=True, inputs={"credibility": torch.full((2, 1, 16, 16), value)})[
                 "states"
             ]
         logits.append(states[0].memory[MEMORY].details["logits"])
