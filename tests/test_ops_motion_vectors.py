@@ -6,8 +6,9 @@ import torch
 from golden_cases import GOLDEN
 
 from ffplug.ops import (
+    motion_vector_field,
+    motion_vector_flow,
     motion_vector_rasterize,
-    motion_vector_reference,
     motion_vector_table,
     reference_distances,
 )
@@ -132,51 +133,111 @@ def test_distances():
     assert reference_distances("IBBPBP").tolist() == [[0, 0], [-1, 2], [-2, 1], [-3, 0], [-1, 1], [-2, 0]]
 
 
-def pictures(make, height, width, count=3):
-    return [make.integers(height, width, high=256).to(torch.uint8) for _ in range(count)]
+def structures(table):
+    """Rows of a table (of one frame) as FFmpeg's structures, M×10 int32."""
+    vectors = np.zeros(len(table), dtype=np.dtype(AV_MOTION_VECTOR, align=True))
+    for column, name in enumerate(("source", "w", "h", "dst_x", "dst_y", "motion_x", "motion_y", "motion_scale")):
+        vectors[name] = table[:, column + 1]
+    return torch.from_numpy(vectors.view(np.int32).reshape(-1, 10))
 
 
-def search_case(height, width, scale=4, penalty=0.0, cell=8, count=3):
+AV_MOTION_VECTOR = [
+    ("source", "i4"), ("w", "u1"), ("h", "u1"), ("src_x", "i2"), ("src_y", "i2"), ("dst_x", "i2"), ("dst_y", "i2"),
+    ("flags", "u8"), ("motion_x", "i4"), ("motion_y", "i4"), ("motion_scale", "u2"),
+]  # fmt: skip
+
+
+def field_case(rows, height, width, steps=(-1, 1), penalty=0.0, cell=8, crop=(0, 0)):
     def make_case(make):
-        image, *references = pictures(make, height, width, count)
-        grid = -(-height // cell), -(-width // cell)
-        return image, references, make(2, *grid, scale=scale), make.integers(*grid, high=4) > 0, penalty, cell
+        records = structures(random_table(make, rows, 1, max(height, width)))
+        count = len(steps) + 1 if len(steps) > 2 else 0
+        pictures = [make.integers(height, width, high=256).to(torch.uint8) for _ in range(count)]
+        spans = [abs(step) / 2 for step in steps]
+        return records, height, width, steps, spans, (pictures or [None])[0], pictures[1:], *crop, penalty, cell
 
     return make_case
 
 
-class TestMotionVectorReference(OpConformance):
-    op = motion_vector_reference
+class TestMotionVectorField(OpConformance):
+    op = motion_vector_field
     cases = {
-        "inside": search_case(80, 96, 3, 0.5, count=5),
-        "outside": search_case(30, 41, 60),
-        "small_cells": search_case(13, 18, 2, 0.1, 4),
-        "one_picture": search_case(16, 24, count=2),
-        "one_cell": search_case(5, 3),
+        "plain": field_case(40, 37, 41),
+        "several": field_case(120, 80, 96, (-1, -2, -3, -4, 1, 3), 0.5),
+        "future": field_case(60, 30, 41, (-2, 1, 2)),
+        "small_cells": field_case(60, 13, 18, (-1, -2, 1), 0.1, 4),
+        "cropped": field_case(60, 40, 40, crop=(16, 8)),
+        "no_vectors": field_case(0, 20, 20),
     }
 
 
-@pytest.mark.parametrize("backend", available_backends(motion_vector_reference) + ["torch"])
+@pytest.mark.parametrize("clip", ["p_only", "b_frames"])
+@pytest.mark.parametrize("backend", available_backends(motion_vector_field))
+def test_fields_of_clips(clip, backend):
+    vectors, dense = (np.load(GOLDEN / "mvflow" / f"{clip}_{part}.npz") for part in ("mvs", "dense"))
+    table, distances = motion_vector_table(vectors["table"]), reference_distances(vectors["types"].tolist())
+    for index in range(12):
+        steps = [int(step) or side for step, side in zip(distances[index], (-1, 1), strict=True)]
+        with on_backend(backend):
+            records = structures(table[table[:, 0] == index].numpy())
+            flow, valid, distance, span, area = motion_vector_field(records, 200, 264, steps, [1.0, 2.0])
+        assert np.array_equal(flow, dense["flow"][index]) and np.array_equal(valid, dense["valid"][index])
+        assert torch.equal(distance, valid * torch.tensor(steps).view(2, 1, 1))
+        assert torch.equal(span, valid * torch.tensor([1.0, 2.0]).view(2, 1, 1))
+        assert set(area.unique().tolist()) <= {0, 64, 128, 256} and torch.equal(area > 0, valid)
+
+
+@pytest.mark.parametrize("backend", [*available_backends(motion_vector_field), "torch"])
 def test_references_are_known_by_their_looks(backend):
-    make = torch.Generator().manual_seed(0)
-    scene = torch.randint(0, 256, (60, 80), generator=make, dtype=torch.uint8)
+    scene = torch.randint(0, 256, (60, 80), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     image, other = scene[4:44, 6:54], torch.zeros(40, 48, dtype=torch.uint8)
-    moved = torch.stack((torch.full((5, 6), 2.0), torch.full((5, 6), -1.0)))
     seen = scene[5:45, 4:52]  # what is at (x, y) here is at (x + 2, y - 1) there
-    valid = torch.ones(5, 6, dtype=torch.bool)
-    valid[0] = False
+    rows = [row(w=8, h=8, dst_x=x, dst_y=y, motion_x=8, motion_y=-4) for y in range(12, 40, 8) for x in range(4, 48, 8)]
+    records = structures(np.array(rows))
+
+    def found(*candidates, penalty=0.0):
+        steps = [*range(-1, -1 - len(candidates), -1), 1]
+        spans = [1.0] * len(steps)
+        distance = motion_vector_field(
+            records, 40, 48, steps, spans, image, [*candidates, other], penalty=penalty, cell=8
+        )[2]
+        assert not distance[0, 0].any() and not distance[1].any()
+        return set(distance[0, 1:].unique().tolist())
+
     with on_backend(backend):
-        which = motion_vector_reference(image, [other, seen], moved, valid)
-        assert which[1:].min() == 1 and not which[0].any()
-        assert not motion_vector_reference(image, [seen, other], moved, valid).any()
-        assert not motion_vector_reference(image, [seen, seen], moved, valid).any()
-        assert not motion_vector_reference(image, [other, seen], moved, valid, 255.0).any()
+        assert found(other, seen) == {-2} and found(seen, other) == {-1} and found(seen, seen) == {-1}
+        assert found(other, other, seen) == {-3} and found(other, seen, penalty=255.0) == {-1}
 
 
-def test_bad_pictures():
-    image, valid = torch.zeros(16, 16, dtype=torch.uint8), torch.ones(2, 2, dtype=torch.bool)
-    for references in ([], [image[:8]], [image.float()]):
-        with pytest.raises(ValueError, match="expected two or more of H×W uint8"):
-            motion_vector_reference(image, references, torch.zeros(2, 2, 2), valid)
-    with pytest.raises(ValueError, match=r"h, w = \(2, 2\)"):
-        motion_vector_reference(image, [image], torch.zeros(2, 1, 2), valid)
+def flow_case(rows, columns, thrown, scale=12):
+    def make_case(make):
+        valid = make.integers(2, rows, columns, high=4) > 0
+        span = make.integers(2, rows, columns, low=1, high=4) * valid
+        area = make.integers(2, rows, columns, low=1, high=4) * 64 * valid
+        return make(2, 2, rows, columns, scale=scale) * valid[:, None], valid, span, area, thrown
+
+    return make_case
+
+
+class TestMotionVectorFlow(OpConformance):
+    op = motion_vector_flow
+    cases = {
+        "back": flow_case(5, 9, False),
+        "thrown": flow_case(11, 13, True),
+        "far": flow_case(6, 7, True, 300),
+        "empty": flow_case(0, 4, True),
+    }
+
+
+def test_bad_fields():
+    records, image = torch.zeros(1, 10, dtype=torch.int32), torch.zeros(16, 16, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="expected M×10 int32"):
+        motion_vector_field(records.float(), 16, 16)
+    with pytest.raises(ValueError, match="of the past and then the future"):
+        motion_vector_field(records, 16, 16, [1, -1], [1.0, 1.0])
+    with pytest.raises(ValueError, match="multiples of the cell"):
+        motion_vector_field(records, 16, 16, left=4)
+    for references in ([], [image, image, image[:8]], [image.float()] * 3):
+        with pytest.raises(ValueError, match="told apart by looks"):
+            motion_vector_field(records, 16, 16, [-1, -2, 1], [1.0, 1.0, 1.0], image, references)
+    with pytest.raises(ValueError, match="expected 2×2×h×w"):
+        motion_vector_flow(torch.zeros(2, 2, 3, 3), *[torch.zeros(2, 3, 3)] * 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from harness import BenchCase
 
-from ffplug.ops import motion_vector_rasterize, motion_vector_reference
+from ffplug.ops import motion_vector_field, motion_vector_flow, motion_vector_rasterize
 
 
 def block_by_block(table: torch.Tensor, frames: int, height: int, width: int) -> torch.Tensor:
@@ -46,13 +46,18 @@ CASES = [_case("436x1024", 1, 436, 1024), _case("1080p", 8, 1080, 1920), _case("
 
 def _search(label: str, height: int, width: int, references: int) -> BenchCase:
     def make(maker):
-        pictures = [maker.integers(height, width, high=256).to(torch.uint8) for _ in range(references + 1)]
-        grid = -(-height // 8), -(-width // 8)
-        valid = torch.ones(grid, dtype=torch.bool, device=maker.device)
-        return pictures[0], pictures[1:], (4 * maker(2, *grid, scale=4)).round() / 4, valid, 0.02
+        pictures = [maker.integers(height, width, high=256).to(torch.uint8) for _ in range(references + 2)]
+        y, x = torch.meshgrid(torch.arange(8, height, 16), torch.arange(8, width, 16), indexing="ij")
+        records = torch.zeros(x.numel(), 10, dtype=torch.int32)
+        records[:, 0], records[:, 1], records[:, 8] = -1, 16 | 16 << 8, 4
+        records[:, 2], records[:, 3] = x.flatten() << 16, y.flatten()
+        records[:, 6:8] = maker.integers(len(records), 2, low=-40, high=40)
+        steps = [*range(-1, -1 - references, -1), 1]
+        spans = [float(abs(step)) for step in steps]
+        return records, height, width, steps, spans, pictures[0], pictures[1:], 0, 0, 0.02
 
     return BenchCase(
-        op=motion_vector_reference,
+        op=motion_vector_field,
         label=f"{references}×{label}",
         make=make,
         bytes=height * width * (references + 1),
@@ -60,4 +65,15 @@ def _search(label: str, height: int, width: int, references: int) -> BenchCase:
     )
 
 
-CASES += [_search("436x1024", 436, 1024, 4), _search("1080p", 1080, 1920, 4)]
+def _flow(label: str, height: int, width: int) -> BenchCase:
+    grid = -(-height // 8), -(-width // 8)
+
+    def make(maker):
+        valid = torch.ones(2, *grid, dtype=torch.bool, device=maker.device)
+        return maker(2, 2, *grid, scale=12), valid, valid.float(), 64 * valid.float(), True
+
+    cells = grid[0] * grid[1]
+    return BenchCase(op=motion_vector_flow, label=label, make=make, bytes=cells * 54, flops=cells * 80)
+
+
+CASES += [_search("436x1024", 436, 1024, 4), _search("1080p", 1080, 1920, 4), _flow("436x1024", 436, 1024)]

@@ -63,9 +63,12 @@ class VideoFrames:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with self._open() as container:
-            stream = container.streams.video[0]
-            self.count: int | None = stream.frames or None
-            self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
+            self._describe(container)
+
+    def _describe(self, container: av.container.InputContainer) -> None:
+        stream = container.streams.video[0]
+        self.count: int | None = stream.frames or None
+        self.rate = stream.average_rate or stream.guessed_rate or Fraction(25)
 
     def count_packets(self) -> int:
         """Return how many frames to expect where the file does not declare it; quick, as nothing is decoded."""

@@ -21,8 +21,9 @@ from ffplug.ops.gaussians import (
 from ffplug.ops.mesh import MeshRasterize, interpolate_attributes, mesh_rasterize
 from ffplug.ops.motion_vectors import (
     MotionVectorRasterize,
+    motion_vector_field,
+    motion_vector_flow,
     motion_vector_rasterize,
-    motion_vector_reference,
     motion_vector_table,
     reference_distances,
 )
@@ -79,8 +80,9 @@ __all__ = [
     "interpolate_attributes",
     "local_window_attention",
     "mesh_rasterize",
+    "motion_vector_field",
+    "motion_vector_flow",
     "motion_vector_rasterize",
-    "motion_vector_reference",
     "motion_vector_table",
     "pack_convolution",
     "pack_sparse_convolution",

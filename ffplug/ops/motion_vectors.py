@@ -1,4 +1,4 @@
-"""A codec's motion vectors on a grid of cells, and the pictures that they refer to."""
+"""A codec's motion vectors on a grid of cells, the pictures that they refer to, and the flow that follows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ffplug.ops.build import CSRC
 from ffplug.ops.contract import Op, register_op
 from ffplug.ops.cuda import CudaSource
 from ffplug.ops.native import NativeSource
+from ffplug.ops.splatting import splat_sum
 from ffplug.ops.warping import backward_warp
 
 _native = NativeSource(CSRC / "motion_vectors.cpp")
@@ -163,85 +164,264 @@ class MotionVectorRasterize(Op):
 
 
 @register_op
-class MotionVectorReference(Op):
-    """Find which of several pictures the motion vectors of a frame refer to, cell by cell: the one that looks like it.
+class MotionVectorField(Op):
+    """The motion vectors of one decoded frame on cells, each with the distance to the picture that it refers to.
 
-    Decoders tell whether a vector points into the past or the future, not into which picture. Every cell is compared
-    with each picture, shifted by the cell's vector (bilinear, the border continued).
+    Decoders tell whether a vector points into the past or the future, not into which picture. Where there are several
+    candidates in one direction, every cell is compared with each of them, shifted by the cell's vector (bilinear, the
+    border continued), and the one that looks most like it is taken.
 
     Args (of the call):
-        image: the frame's luma, H×W uint8.
-        references: K >= 1 pictures, each H×W uint8, the likeliest first.
-        flow: 2×h×w, the vectors in pixels, on cells.
-        valid: h×w bool, which cells have one.
-        penalty: what each further picture must gain in mean absolute difference, in grey levels.
-        cell: side of a cell in pixels; h and w are the frame's size in cells, rounded up.
+        records: M×10 int32, FFmpeg's ``AVMotionVector`` structures as they lie in memory. Blocks are spread over cells
+            as :class:`MotionVectorRasterize` does; rows that it calls bad are dropped.
+        height: of the frame in pixels.
+        width: of the frame in pixels.
+        steps: signed distance in frames to each candidate: the past ones (below 0), the likeliest first, then the
+            future ones; at least one of either.
+        spans: the same in units of time, positive.
+        image: the frame's luma, H×W uint8, and
+        references: the candidates' luma, in the order of ``steps``; both only where a direction has several.
+        left: columns of the coded picture that are cut off; a multiple of the cell.
+        top: rows of the coded picture that are cut off; a multiple of the cell.
+        penalty: what each further candidate must gain in mean absolute difference, in grey levels.
+        cell: side of a cell in pixels, which divides all block sizes.
 
     Returns:
-        h×w int64, the picture's index; 0 where not valid.
+        flow: 2×2×h×w float32 with h and w the frame's size in cells, rounded up; axis 0 is the list (past, future),
+            axis 1 x and y; pixels from here to the place in the reference; 0 where not valid, as all the rest.
+        valid: 2×h×w bool, whether a vector covers the cell.
+        distance: 2×h×w int64, the candidate's ``steps``.
+        span: 2×h×w float32, the candidate's ``spans``.
+        area: 2×h×w float32, area of the block in pixels.
 
     Raises:
         ValueError: sizes or types that do not fit; the message names them.
     """
 
-    name = "motion_vector_reference"
-    schema = "(Tensor image, Tensor[] references, Tensor flow, Tensor valid, float penalty, int cell) -> Tensor"
+    name = "motion_vector_field"
+    schema = (
+        "(Tensor records, int height, int width, int[] steps, float[] spans, Tensor? image, Tensor[] references, "
+        "int left, int top, float penalty, int cell) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    )
     tolerance = 0.0
 
     def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
         image, *references = (make.integers(21, 18, high=256).to(torch.uint8) for _ in range(4))
-        return image, references, make(2, 3, 3, scale=4), make.integers(3, 3, high=4) > 0
+        records = torch.zeros(9, 10, dtype=torch.int32)
+        records[:, 0] = make.integers(9, high=2) * 2 - 1  # which direction
+        records[:, 1] = (make.integers(9, low=1, high=3) * 8) | (make.integers(9, low=1, high=3) * 8) << 8
+        records[:, 2:4] = torch.stack((make.integers(9, high=24) << 16, make.integers(9, high=24)), dim=1)  # the centre
+        records[:, 6:8] = make.integers(9, 2, low=-20, high=20)
+        records[:, 8] = 4
+        return records, 21, 18, [-1, -2, 1], [1.0, 2.0, 0.5], image, references
 
     def prepare(  # noqa: D102
         self,
-        image: Tensor,
-        references: Sequence[Tensor],
-        flow: Tensor,
-        valid: Tensor,
+        records: Tensor,
+        height: int,
+        width: int,
+        steps: Sequence[int] = (-1, 1),
+        spans: Sequence[float] = (1.0, 1.0),
+        image: Tensor | None = None,
+        references: Sequence[Tensor] = (),
+        left: int = 0,
+        top: int = 0,
         penalty: float = 0.0,
         cell: int = 8,
     ) -> tuple:
-        pictures = [image, *references]
-        fitting = all(p.shape == image.shape and p.dtype == torch.uint8 for p in pictures)
-        if len(pictures) < 2 or image.dim() != 2 or image.numel() == 0 or not fitting:
-            told = ", ".join(f"{tuple(picture.shape)} {picture.dtype}" for picture in pictures)
-            raise ValueError(f"{self.name}: pictures {told}: expected two or more of H×W uint8, all of one size")
-        grid = tuple(-(-side // cell) for side in image.shape)
-        if tuple(flow.shape) != (2, *grid) or tuple(valid.shape) != grid or valid.dtype != torch.bool:
+        if records.dim() != 2 or records.shape[1] != 10 or records.dtype != torch.int32:
+            raise ValueError(f"{self.name}: records {tuple(records.shape)}, {records.dtype}: expected M×10 int32")
+        past = sum(step < 0 for step in steps)
+        if not 0 < past < len(steps) == len(spans) or max(steps[:past]) >= 0 or min(steps[past:]) <= 0:
             raise ValueError(
-                f"{self.name}: flow {tuple(flow.shape)}, valid {tuple(valid.shape)} {valid.dtype}: expected 2×h×w and "
-                f"h×w bool with h, w = {grid}"
+                f"{self.name}: steps {list(steps)}, spans {list(spans)}: expected as many, of the past and then the "
+                "future"
             )
-        return image, list(references), flow, valid, float(penalty), cell
+        if left % cell or top % cell:
+            raise ValueError(f"{self.name}: left {left}, top {top}: expected multiples of the cell ({cell})")
+        if len(steps) == 2:
+            return records, height, width, list(steps), list(spans), None, [], left, top, float(penalty), cell
+        pictures = [image, *references]
+        if len(references) != len(steps) or any(
+            picture is None or tuple(picture.shape) != (height, width) or picture.dtype != torch.uint8
+            for picture in pictures
+        ):
+            told = ", ".join("none" if p is None else f"{tuple(p.shape)} {p.dtype}" for p in pictures)
+            raise ValueError(
+                f"{self.name}: pictures {told}: expected 1 + {len(steps)} of {height}×{width} uint8: where a direction "
+                "has several candidates they are told apart by looks"
+            )
+        candidates = list(steps), list(spans), image, list(references)
+        return records, height, width, *candidates, left, top, float(penalty), cell
 
     def reference(  # noqa: D102
-        self, image: Tensor, references: list[Tensor], flow: Tensor, valid: Tensor, penalty: float, cell: int
-    ) -> Tensor:
-        height, width = image.shape
-        flow = flow.to(torch.promote_types(flow.dtype, torch.float32))
-        dense = flow.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[None, :, :height, :width]
-        costs = []
-        for further, picture in enumerate(references):
-            shifted = backward_warp.reference(picture[None, None].to(flow), dense, "border")[0]
-            difference = (shifted - image.to(flow)).abs()
-            costs.append(F.avg_pool2d(difference, cell, ceil_mode=True)[0] + further * penalty)
-        return torch.where(valid, torch.stack(costs).argmin(dim=0), 0)
+        self,
+        records: Tensor,
+        height: int,
+        width: int,
+        steps: list[int],
+        spans: list[float],
+        image: Tensor | None,
+        references: list[Tensor],
+        left: int,
+        top: int,
+        penalty: float,
+        cell: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        records = records.contiguous()
+        halves, octets = records.view(torch.int16), records.view(torch.uint8)
+        columns = [records[:, 0] * 0, records[:, 0], octets[:, 4], octets[:, 5], halves[:, 5] - left]
+        columns += [halves[:, 6] - top, records[:, 6], records[:, 7], halves[:, 16]]
+        table = torch.stack([column.long() for column in columns], dim=1)
+        none = torch.zeros(1, 2, dtype=torch.int64, device=records.device)
+        flow, valid, _, size = (
+            value[0] for value in motion_vector_rasterize.reference(table, 1, height, width, none, cell)
+        )
+        past = sum(step < 0 for step in steps)
+        distance, span = torch.zeros(valid.shape, dtype=torch.int64), torch.zeros(valid.shape)
+        for side, group in enumerate((slice(0, past), slice(past, None))):
+            which = torch.zeros(valid.shape[1:], dtype=torch.int64)
+            if len(steps[group]) > 1:
+                which = _likest(image, references[group], flow[side], penalty, cell)
+            distance[side] = torch.where(valid[side], torch.tensor(steps[group])[which], 0)
+            span[side] = torch.where(valid[side], torch.tensor(spans[group])[which], 0)
+        return flow, valid, distance, span, size.prod(dim=1).float()
 
-    def fake(  # noqa: D102
-        self, image: Tensor, references: list[Tensor], flow: Tensor, valid: Tensor, penalty: float, cell: int
-    ) -> Tensor:
-        return valid.new_empty(valid.shape, dtype=torch.int64)
+    def fake(self, records: Tensor, height: int, width: int, *rest: Any) -> tuple[Tensor, ...]:  # noqa: D102
+        rows, columns = -(-height // rest[-1]), -(-width // rest[-1])
+        return (
+            records.new_empty((2, 2, rows, columns), dtype=torch.float32),
+            records.new_empty((2, rows, columns), dtype=torch.bool),
+            records.new_empty((2, rows, columns), dtype=torch.int64),
+            records.new_empty((2, rows, columns), dtype=torch.float32),
+            records.new_empty((2, rows, columns), dtype=torch.float32),
+        )
 
     def cpp(
-        self, image: Tensor, references: list[Tensor], flow: Tensor, valid: Tensor, penalty: float, cell: int
-    ) -> Tensor:
-        """A cell at a time, the pictures after one another, none further than the best one so far."""
-        which = self.fake(image, references, flow, valid, penalty, cell)
-        pictures = [p if p.stride(1) == 1 else p.contiguous() for p in (image, *references)]
-        where = torch.tensor([[picture.data_ptr(), picture.stride(0)] for picture in pictures])
-        sizes = (*image.shape, *valid.shape, len(references))
-        _native.call(self.name, where, flow.contiguous(), valid.contiguous(), which, *sizes, cell, penalty)
-        return which
+        self,
+        records: Tensor,
+        height: int,
+        width: int,
+        steps: list[int],
+        spans: list[float],
+        image: Tensor | None,
+        references: list[Tensor],
+        left: int,
+        top: int,
+        penalty: float,
+        cell: int,
+    ) -> tuple[Tensor, ...]:
+        """A pass over the records; then a cell at a time, the candidates after one another while they may be best."""
+        results = self.fake(records, height, width, cell)
+        pictures = [p if p.stride(1) == 1 else p.contiguous() for p in (image, *references) if p is not None]
+        places = [[picture.data_ptr(), picture.stride(0)] for picture in pictures] or [[0, 0]]
+        candidates = torch.tensor(steps), torch.tensor(spans, dtype=torch.float32)
+        past, sizes = sum(step < 0 for step in steps), (len(records), height, width)
+        grid = (*results[1].shape[1:], cell, left, top)
+        tensors = (records.contiguous(), torch.tensor(places), *candidates, *results)
+        _native.call(self.name, *tensors, *sizes, *grid, past, len(steps), penalty, dtype=torch.float32)
+        return results
+
+
+def _likest(image: Tensor, references: list[Tensor], flow: Tensor, penalty: float, cell: int) -> Tensor:
+    """For every cell the index of the picture that, shifted by the cell's vector, looks most like the image there."""
+    height, width = image.shape
+    dense = flow.repeat_interleave(cell, 1).repeat_interleave(cell, 2)[None, :, :height, :width]
+    costs = []
+    for further, picture in enumerate(references):
+        shifted = backward_warp.reference(picture[None, None].to(flow), dense, "border")[0]
+        difference = F.avg_pool2d((shifted - image.to(flow)).abs(), cell, ceil_mode=True)[0]
+        costs.append(difference + further * penalty)
+    return torch.stack(costs).argmin(dim=0)
+
+
+@register_op
+class MotionVectorFlow(Op):
+    """Flow from a frame to the one before it, from the motion vectors of both lists; or, thrown, the way back.
+
+    A vector to a reference ``d`` spans away counts as ``d`` times the motion of one frame: candidates ``past / d`` and
+    ``-future / d``, averaged with weights ``1 / d``. Thrown, every cell goes to where it came from, with bilinear
+    weights and its flow turned; where weights of ``least`` or more meet, their mean counts.
+
+    Args (of the call):
+        flow: 2×2×h×w floating, axis 0 the list (past, future), pixels.
+        valid: 2×h×w bool.
+        span: 2×h×w, distance to the reference in time since the frame before.
+        area: 2×h×w, area of the block in pixels.
+        thrown: flow from the frame before to this one, on its cells, in place of flow to it.
+        least: see above.
+        cell: side of a cell in pixels.
+
+    Returns:
+        flow: 2×h×w in pixels; 0 where not valid, as all the rest.
+        valid: h×w bool.
+        gap: h×w, 1 / span of the nearest reference that it comes from.
+        size: h×w, log2 of the block's area.
+    """
+
+    name = "motion_vector_flow"
+    schema = (
+        "(Tensor flow, Tensor valid, Tensor span, Tensor area, bool thrown, float least, int cell)"
+        " -> (Tensor, Tensor, Tensor, Tensor)"
+    )
+
+    def example(self, make: Callable[..., Tensor]) -> tuple[Any, ...]:  # noqa: D102 (see the base class)
+        valid = make.integers(2, 4, 5, high=3) > 0
+        span, area = make.integers(2, 4, 5, low=1, high=4).float(), 8.0 * make.integers(2, 4, 5, low=8, high=32)
+        return make(2, 2, 4, 5, scale=12) * valid[:, None], valid, span * valid, area * valid, True
+
+    def prepare(  # noqa: D102
+        self,
+        flow: Tensor,
+        valid: Tensor,
+        span: Tensor,
+        area: Tensor,
+        thrown: bool = False,
+        least: float = 0.25,
+        cell: int = 8,
+    ) -> tuple:
+        grid = tuple(flow.shape[2:])
+        shapes = [tuple(value.shape) for value in (flow, valid, span, area)]
+        if flow.dim() != 4 or shapes != [(2, 2, *grid), *[(2, *grid)] * 3] or valid.dtype != torch.bool:
+            raise ValueError(
+                f"{self.name}: flow, valid, span, area of {', '.join(map(str, shapes))}, valid {valid.dtype}: expected "
+                "2×2×h×w, and 2×h×w of which valid is bool"
+            )
+        return flow, valid, span.to(flow.dtype), area.to(flow.dtype), thrown, float(least), cell
+
+    def reference(  # noqa: D102
+        self, flow: Tensor, valid: Tensor, span: Tensor, area: Tensor, thrown: bool, least: float, cell: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        span = torch.where(valid, span, 1)
+        weight = valid.to(flow.dtype) / span
+        total = weight.sum(dim=0)
+        known = total > 0
+        sign = flow.new_tensor([1.0, -1.0]).view(2, 1, 1, 1)
+        share = torch.where(known, total, 1)
+        back = torch.where(known, (sign * flow * (weight / span)[:, None]).sum(dim=0) / share, 0)
+        size = (weight * torch.where(valid, area, 1).log2()).sum(dim=0) / share
+        gap = weight.amax(dim=0)
+        if not thrown:
+            return back, known, gap, size
+        where = known[None].to(flow.dtype)
+        values = torch.cat((-back, gap[None], size[None], torch.ones_like(where))) * where
+        total = splat_sum.reference(values[None], (back / cell)[None])[0]
+        known = total[-1] >= least
+        mean = torch.where(known, total[:-1] / torch.where(known, total[-1], 1), 0)
+        return mean[:2].clone(), known, mean[2].clone(), mean[3].clone()
+
+    def fake(self, flow: Tensor, valid: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # noqa: D102
+        return tuple(torch.empty_like(like, memory_format=torch.contiguous_format) for like in
+                     (flow[0], valid[0], flow[0, 0], flow[0, 0]))  # fmt: skip
+
+    def cpp(
+        self, flow: Tensor, valid: Tensor, span: Tensor, area: Tensor, thrown: bool, least: float, cell: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One pass over the cells, and one more where they are thrown."""
+        results = self.fake(flow, valid)
+        tensors = [value.contiguous() for value in (flow, valid, span, area)]
+        _native.call(self.name, *tensors, *results, *valid.shape[1:], cell, thrown, least)
+        return results
 
 
 def motion_vector_table(vectors: Iterable[np.ndarray | None] | np.ndarray) -> Tensor:
@@ -322,4 +502,5 @@ def _check(table: Tensor, frames: int, cell: int) -> None:
 
 
 motion_vector_rasterize = MotionVectorRasterize()
-motion_vector_reference = MotionVectorReference()
+motion_vector_field = MotionVectorField()
+motion_vector_flow = MotionVectorFlow()

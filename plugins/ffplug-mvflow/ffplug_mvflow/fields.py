@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ffplug.ops import splat_sum
+from ffplug.ops import motion_vector_flow
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,38 +70,27 @@ def flow_to_previous(field: MotionField) -> CellFlow:
     A vector to a reference ``d`` spans away counts as ``d`` times the motion of one frame: candidates ``past / d`` and
     ``-future / d``, averaged with weights ``1 / d``.
     """
-    span = torch.where(field.valid, field.span, 1)
-    weight = field.valid / span
-    total = weight.sum(dim=0)
-    valid = total > 0
-    sign = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
-    flow = (sign * field.flow * (weight / span)[:, None]).sum(dim=0)
-    share = torch.where(valid, total, 1)
-    size = (weight * torch.where(field.valid, field.area, 1).log2()).sum(dim=0) / share
-    return CellFlow(torch.where(valid, flow / share, 0), valid, weight.amax(dim=0), size)
+    return CellFlow(*motion_vector_flow(field.flow, field.valid, field.span, field.area, cell=CELL))
 
 
-def throw_to_previous(back: CellFlow) -> CellFlow:
-    """Flow from the frame before to this one, on the cells of the frame before, from the flow the other way.
+def flow_from_previous(field: MotionField) -> CellFlow:
+    """Flow from the frame before to this one, on the cells of the frame before.
 
-    Every cell is thrown to where it came from, with bilinear weights; where weights of 0.25 or more meet, their mean
-    counts.
+    Every cell of :func:`flow_to_previous` is thrown to where it came from, with bilinear weights; where weights of 0.25
+    or more meet, their mean counts.
     """
-    where = back.valid[None].to(back.flow.dtype)
-    values = torch.cat((-back.flow, back.gap[None], back.size[None], torch.ones_like(where))) * where
-    total = splat_sum(values[None], (back.flow / CELL)[None])[0]
-    share = total[-1]
-    valid = share >= LEAST_WEIGHT
-    mean = torch.where(valid, total[:-1] / torch.where(valid, share, 1), 0)
-    return CellFlow(mean[:2], valid, mean[2], mean[3])
+    parts = field.flow, field.valid, field.span, field.area
+    return CellFlow(*motion_vector_flow(*parts, thrown=True, least=LEAST_WEIGHT, cell=CELL))
 
 
 def spread(cells: CellFlow, height: int, width: int) -> dict[str, NDArray[np.float32]]:
     """The inputs of a prior (:data:`INPUTS`) for frames of H×W pixels: every cell repeated over its pixels."""
     stacked = torch.cat((cells.flow, cells.valid[None], cells.gap[None], cells.size[None])).numpy()
-    pixels = stacked.repeat(CELL, axis=2)[:, np.arange(height) // CELL, :width]
-    values = (pixels[:2], pixels[2], pixels[3], pixels[4])
-    return {name: np.ascontiguousarray(value) for name, value in zip(INPUTS, values, strict=True)}
+    wide = stacked.repeat(CELL, axis=2)[:, :, None, :width]
+    pixels = np.empty((len(stacked), len(wide[0]), CELL, width), np.float32)
+    pixels[:] = wide
+    pixels = pixels.reshape(len(stacked), -1, width)[:, :height]
+    return dict(zip(INPUTS, (pixels[:2], pixels[2], pixels[3], pixels[4]), strict=True))
 
 
 def no_vectors(height: int, width: int) -> dict[str, NDArray[np.float32]]:

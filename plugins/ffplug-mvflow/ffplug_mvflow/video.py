@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import logging
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-import torch.nn.functional as F
-from av.codec.context import Flags2
+from av.codec.context import Flags, Flags2
 from torch import Tensor
 
 from ffplug.apis.video import VideoFrame, VideoFrames
 from ffplug.errors import DataError
-from ffplug.ops import backward_warp, motion_vector_rasterize, motion_vector_table
-from ffplug_mvflow.bitstream import h264_reference_frames, is_h264_reference
-from ffplug_mvflow.fields import CELL, MotionField, flow_to_previous, no_vectors, spread, throw_to_previous, turn
+from ffplug.ops import motion_vector_field
+from ffplug_mvflow.bitstream import h264_parameters, is_h264_reference
+from ffplug_mvflow.fields import CELL, MotionField, flow_from_previous, no_vectors, spread, turn
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,11 @@ FIRST_PACKETS = 300
 
 KINDS = {1: "I", 2: "P", 3: "B"}
 
+MOST_REFERENCES = 16
+"""Frames that a decoder keeps to refer to, at most (H.264, annex A)."""
+
+MOST_THREADS = 8
+
 
 @dataclasses.dataclass(eq=False)
 class _Picture:
@@ -45,10 +50,11 @@ class _Picture:
     position: int
     time: float
     order: float
-    frame: av.VideoFrame
+    frame: av.VideoFrame | None
     kind: str
     reference: bool
-    table: Tensor | None
+    vectors: Tensor | None
+    looks_ahead: bool
     luma: Tensor | None
 
 
@@ -104,6 +110,8 @@ class MotionVectorVideo(VideoFrames):
         search: look for the reference of every cell: ``"auto"`` where the stream may have several, or True or False.
         references: among how many of the nearest references.
         content: the file's content, which is read in place of the file.
+        threads: of the decoder; None for as many as torch has (``torch.get_num_threads()``), at most 8. All give the
+            same.
 
     Raises:
         DataError: no such file, no video, or one without motion vectors; the message says what to do.
@@ -116,13 +124,17 @@ class MotionVectorVideo(VideoFrames):
         search: bool | str = "auto",
         references: int = 4,
         content: bytes | None = None,
+        threads: int | None = None,
     ) -> None:
+        self.path = Path(path)
         self._content = content
         self.b_frames = b_frames
         self.references = references
-        super().__init__(path)
+        self.threads = threads or min(torch.get_num_threads(), MOST_THREADS)
         self.seconds: Counter[str] = Counter(decode=0.0, vectors=0.0)
-        with self._open() as container:
+        container = self._open()
+        try:
+            self._describe(container)
             stream = container.streams.video[0]
             self.codec = stream.codec_context.codec.canonical_name
             self._advice = (
@@ -132,14 +144,29 @@ class MotionVectorVideo(VideoFrames):
                 raise DataError(
                     f"{self.path}: coded as {self.codec}, whose decoder gives no motion vectors: {self._advice}"
                 )
-            self.search = self._has_several(stream) if search == "auto" else bool(search)
-            if self.codec == "h264":  # of other codecs, containers may call every frame a key frame
-                flags: list[bool] = []
-                for packet in container.demux(stream):
-                    flags += [packet.is_keyframe] if packet.size else []
-                    if flags[-1:] == [False] or len(flags) == FIRST_PACKETS:
-                        break
-                self._check_keys(len(flags), sum(flags))
+            parameters = None
+            several = False
+            if self.codec == "h264":
+                parameters = h264_parameters(stream.codec_context.extradata or b"")
+                several = parameters is None or parameters.references > 1 + bool(stream.codec_context.has_b_frames)
+            self.search = several if search == "auto" else bool(search)
+            # Vectors lie on the picture before it is cropped, in cells; what the crop does not fit is rounded.
+            crop = (0, 0) if parameters is None else (parameters.left, parameters.top)
+            self._crop = tuple((side + CELL // 2) // CELL * CELL for side in crop)
+            packets: list[av.Packet] = []
+            for packet in container.demux(stream):
+                packets.append(packet)
+                # Of other codecs, containers may call every frame a key frame.
+                if self.codec != "h264" or not packet.is_keyframe or len(packets) == FIRST_PACKETS:
+                    break
+            if self.codec == "h264":
+                keys = [packet.is_keyframe for packet in packets if packet.size]
+                self._check_keys(len(keys), sum(keys))
+        except BaseException:
+            container.close()
+            raise
+        # The file is read on from here, the first time.
+        self._begun: tuple[av.container.InputContainer, list[av.Packet]] | None = container, packets
 
     def _check_keys(self, frames: int, keys: int) -> None:
         if 1 < frames == keys:
@@ -148,31 +175,31 @@ class MotionVectorVideo(VideoFrames):
                 f"{self._advice}"
             )
 
-    def _has_several(self, stream: av.VideoStream) -> bool:
-        """Whether a list may hold more than one reference."""
-        if self.codec != "h264":
-            return False
-        context = stream.codec_context
-        count = h264_reference_frames(context.extradata or b"")
-        return count is None or count > 1 + bool(context.has_b_frames)
-
     def _open(self) -> av.container.InputContainer:
-        if self._content is None:
-            return super()._open()
-        return av.open(io.BytesIO(self._content))
+        container = super()._open() if self._content is None else av.open(io.BytesIO(self._content))
+        context = container.streams.video[0].codec_context
+        context.flags |= Flags.unaligned  # crop exactly as the stream says
+        context.flags2 |= Flags2.export_mvs
+        context.thread_type = "SLICE"
+        return container
 
-    def coded_frames(self) -> Iterator[CodedFrame]:
+    def coded_frames(self, start: int = 0) -> Iterator[CodedFrame]:
         """Yield the frames in order of display, each with its motion vectors; a few are held back for their references.
+
+        Args:
+            start: number of the first frame that is wanted. Decoding begins at a key frame before it; frames are
+                counted by time, so the frame rate must be constant.
 
         Raises:
             DataError: the picture changes its size, a B frame where none is allowed, interlaced pictures, or a file
                 that ends early; what came before has been yielded by then.
         """
-        history: deque[_Picture] = deque(maxlen=64)
+        history: list[_Picture] = []
         frames = keys = 0
+        since: float | None = None
         waiting: deque[_Picture | CodedFrame] = deque()
         error: DataError | None = None
-        pictures = self._decode()
+        pictures = self._decode(start)
         while True:
             picture = None
             try:
@@ -186,7 +213,13 @@ class MotionVectorVideo(VideoFrames):
                     frames, keys = frames + 1, keys + (picture.kind == "I")
             while waiting and (picture is None or self._is_ready(waiting[0], history)):
                 first = waiting.popleft()
-                yield first if isinstance(first, CodedFrame) else self._coded(first, history)
+                if isinstance(first, _Picture):
+                    coded = self._coded(first, history, since)
+                    since, first.frame = first.time, None
+                    history = self._kept(history, first.position)
+                    first = coded
+                if first.position >= start:
+                    yield first
             if error is not None:
                 raise error
             if picture is None:
@@ -194,50 +227,77 @@ class MotionVectorVideo(VideoFrames):
                 return
 
     @staticmethod
-    def _is_ready(picture: _Picture | CodedFrame, history: deque[_Picture]) -> bool:
+    def _is_ready(picture: _Picture | CodedFrame, history: list[_Picture]) -> bool:
         """Whether the references of a frame have been given out by the decoder, those in the future too."""
-        if isinstance(picture, CodedFrame) or picture.table is None or not bool((picture.table[:, 1] > 0).any()):
+        if isinstance(picture, CodedFrame) or not picture.looks_ahead:
             return True
         later = (other for other in history if other.position > picture.position)
         return any(other.reference and other.order < picture.order for other in later)
 
-    def _decode(self) -> Iterator[_Picture | CodedFrame]:
+    @staticmethod
+    def _kept(history: list[_Picture], position: int) -> list[_Picture]:
+        """What the frames behind ``position`` may still refer to."""
+        past = [other for other in history if other.position <= position and other.reference]
+        return past[-MOST_REFERENCES:] + [other for other in history if other.position > position]
+
+    def _take(self, start: int) -> tuple[av.container.InputContainer, Iterable[av.Packet]]:
+        """The open file, and its packets from the beginning on, or from a key frame before frame ``start``."""
+        container, packets = self._begun or (self._open(), [])
+        self._begun = None
+        stream = container.streams.video[0]
+        if self.threads > 1 and (not packets or packets[0].pts is not None):  # what is lost is found by its time
+            stream.thread_type = "FRAME"
+            stream.codec_context.thread_count = self.threads
+        early = max(start - 4, 0) / self.rate  # the order of decoding, by which files are sought, is not that of time
+        if early:
+            try:
+                container.seek((stream.start_time or 0) + int(early / stream.time_base), stream=stream)
+                packets = []
+            except av.FFmpegError:
+                pass  # read from the beginning
+        return container, itertools.chain(packets, container.demux(stream))
+
+    def _decode(self, start: int) -> Iterator[_Picture | CodedFrame]:
         """Pictures in order of display; a lost one as a :class:`CodedFrame` with its problem."""
         position, packets, end, size = 0, 0, 0.0, None
         order: dict[int, tuple[int, bool]] = {}
         expected: list[float] = []
         intervals: list[float] = []
         previous: float | None = None
-        with self._open() as container:
+        container, demuxed = self._take(start)
+        demuxed = iter(demuxed)
+        with container:
             stream = container.streams.video[0]
-            stream.thread_type = "SLICE"  # decoding whole frames in threads would swallow the last one's error
-            stream.codec_context.flags2 |= Flags2.export_mvs
+            extradata, step = stream.codec_context.extradata, stream.time_base
             declared, duration = stream.frames, self._duration(container)
-            demuxed = container.demux(stream)
+            origin, first = (stream.start_time or 0) * step, None
             while True:
                 begun = time.perf_counter()
                 packet = next(demuxed, None)
                 if packet is None:
                     break
                 if packet.size:
+                    at = None if packet.pts is None else float(packet.pts * step)
                     if packet.pts is not None:
-                        reference = self.codec != "h264" or is_h264_reference(
-                            bytes(packet), stream.codec_context.extradata
-                        )
+                        reference = self.codec != "h264" or is_h264_reference(memoryview(packet), extradata)
                         order[packet.pts] = packets, reference
+                    if first is None:
+                        first = -float("inf") if at is None or at <= origin else at
+                        position = round((at - origin) * self.rate) if first > 0 else 0
                     packets += 1
-                    if not packet.is_discard:
-                        at = packet.pts * packet.time_base if packet.pts is not None else None
-                        expected += [] if at is None else [float(at)]
+                    if not packet.is_discard and at is not None and at >= first:
+                        expected.append(at)
                 try:
                     frames = packet.decode()
                 except av.InvalidDataError:
-                    if packet.pts is None:
+                    if packet.size and packet.pts is None:
                         expected.append(float(packets / self.rate))
-                    frames = []
+                    frames = [] if packet.size or self.threads == 1 else self._tail(previous)
                 self.seconds["decode"] += time.perf_counter() - begun
                 for frame in frames:
                     at = frame.time if frame.time is not None else float(position / self.rate)
+                    if at < first:  # of the group of pictures before the one that reading began with
+                        continue
                     # What should have come before and did not is lost.
                     for missing in sorted(value for value in expected if value < at - 1e-6):
                         yield self._lost(position, missing, size)
@@ -253,10 +313,33 @@ class MotionVectorVideo(VideoFrames):
                         self._check_rate(intervals, at - previous, at)
                     previous, end = at, self._end(frame)
                     position += 1
+                if not packet.size:  # the decoder has been emptied
+                    break
             for missing in sorted(expected):
                 yield self._lost(position, missing, size)
                 position += 1
-        self._check_whole(packets, declared, duration, end, 0 if size is None else position)
+        if first is None or first < 0:
+            self._check_whole(packets, declared, duration, end, 0 if size is None else position)
+
+    def _tail(self, after: float | None) -> list[av.VideoFrame]:
+        """The last frames once more, in one thread: several give up all they have when one of them is damaged."""
+        frames: list[av.VideoFrame] = []
+        after = -1.0 if after is None else after
+        with self._open() as container:
+            stream = container.streams.video[0]
+            try:
+                container.seek(max(int(after / stream.time_base), 0), stream=stream)
+            except av.FFmpegError:
+                return frames
+            for packet in container.demux(stream):
+                try:
+                    found = packet.decode()
+                except av.InvalidDataError:
+                    found = []
+                frames += (frame for frame in found if frame.time is not None and frame.time > after + 1e-6)
+                if not packet.size:
+                    break
+        return frames
 
     def _check_rate(self, intervals: list[float], interval: float, at: float) -> None:
         """Say once that the frame rate varies."""
@@ -306,49 +389,52 @@ class MotionVectorVideo(VideoFrames):
         if self.codec != "h264":
             reference = anchor
         data = frame.side_data.get("MOTION_VECTORS")
-        table = None if data is None else motion_vector_table([data.to_ndarray()])
-        picture = _Picture(position, at, index, frame, kind, reference, table, None)
-        if self.search and (reference or table is not None):
-            plane = frame.planes[0] if frame.format.name.startswith(("yuv", "nv12", "gray")) else None
-            if plane is not None and frame.format.components[0].bits == 8:
-                lines = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-            else:
-                lines = frame.to_ndarray(format="gray")
-            picture.luma = torch.from_numpy(lines.astype(np.float32))
+        vectors = None
+        if data is not None and len(data):  # torch takes no memory that is read-only as PyAV's is
+            vectors = torch.from_numpy(np.frombuffer(data, np.int32).reshape(-1, 10).copy())
+        looks_ahead = kind == "B" and vectors is not None and bool((vectors[:, 0] > 0).any())
+        picture = _Picture(position, at, index, frame, kind, reference, vectors, looks_ahead, None)
+        if self.search and (reference or vectors is not None):
+            picture.luma = _luma(frame)
         self.seconds["vectors"] += time.perf_counter() - begun
         return picture
 
-    def _coded(self, picture: _Picture, history: deque[_Picture]) -> CodedFrame:
+    def _coded(self, picture: _Picture, history: list[_Picture], since: float | None) -> CodedFrame:
         begun = time.perf_counter()
         frame = picture.frame
-        field = None if picture.table is None or not len(picture.table) else self._field(picture, history)
+        field = None if picture.vectors is None else self._field(picture, history, since)
         self.seconds["vectors"] += time.perf_counter() - begun
         return CodedFrame(picture.position, picture.time, picture.kind, frame.height, frame.width, field, frame)
 
-    def _field(self, picture: _Picture, history: deque[_Picture]) -> MotionField:
+    def _field(self, picture: _Picture, history: list[_Picture], since: float | None) -> MotionField:
         frame = picture.frame
-        flow, valid, _, sizes = (
-            value[0] for value in motion_vector_rasterize(picture.table, 1, frame.height, frame.width, cell=CELL)
-        )
-        distance = torch.zeros(valid.shape, dtype=torch.int64)
-        span = torch.zeros(valid.shape)
-        since = max((other.time for other in history if other.position < picture.position), default=None)
         step = float(1 / self.rate) if since is None or since >= picture.time else picture.time - since
-        for side, sign in enumerate((-1, 1)):
-            if not bool(valid[side].any()):
-                continue
+        steps, spans, pictures = [], [], []
+        for sign in (-1, 1) if picture.looks_ahead else (-1,):
             candidates = self._candidates(picture, history, sign)
             # A stream that begins in the middle refers to what is not there.
-            steps = torch.tensor([other.position - picture.position for other in candidates] or [sign])
-            times = torch.tensor([abs(other.time - picture.time) / step for other in candidates] or [1.0])
-            which = torch.zeros(valid.shape[1:], dtype=torch.int64)
-            if self.search and len(candidates) > 1:
-                which = _nearest_in_looks(picture.luma, [other.luma for other in candidates], flow[side])
-            distance[side] = torch.where(valid[side], steps[which], 0)
-            span[side] = torch.where(valid[side], times[which].float(), 0)
-        return MotionField(picture.kind, flow, valid, distance, span, sizes.prod(dim=1).float())
+            steps += [other.position - picture.position for other in candidates] or [sign]
+            spans += [abs(other.time - picture.time) / step for other in candidates] or [1.0]
+            pictures += [other.luma for other in candidates] or [picture.luma]
+        if not picture.looks_ahead:
+            steps, spans, pictures = [*steps, 1], [*spans, 1.0], [*pictures, picture.luma]
+        left, top = self._crop
+        looks = (picture.luma, pictures) if self.search else ()
+        found = motion_vector_field(
+            picture.vectors,
+            frame.height,
+            frame.width,
+            steps,
+            spans,
+            *looks,
+            left=left,
+            top=top,
+            penalty=FARTHER,
+            cell=CELL,
+        )
+        return MotionField(picture.kind, *found)
 
-    def _candidates(self, picture: _Picture, history: deque[_Picture], sign: int) -> list[_Picture]:
+    def _candidates(self, picture: _Picture, history: list[_Picture], sign: int) -> list[_Picture]:
         """References in one direction that were decoded before, nearest first."""
         found = [
             other
@@ -374,24 +460,21 @@ class MotionVectorVideo(VideoFrames):
             if coded.field is None:
                 inputs = no_vectors(coded.height, coded.width)
             else:
-                inputs = spread(throw_to_previous(flow_to_previous(coded.field)), coded.height, coded.width)
+                inputs = spread(flow_from_previous(coded.field), coded.height, coded.width)
             if coded.frame.rotation % 360 and not coded.frame.rotation % 90:
                 inputs = turn(inputs, coded.frame.rotation // 90)
             self.seconds["vectors"] += time.perf_counter() - after
             yield VideoFrame(image, inputs)
 
 
-def _nearest_in_looks(luma: Tensor, references: list[Tensor], flow: Tensor) -> Tensor:
-    """For every cell the index of the reference that, shifted by the cell's vector, looks most like it (h×w int64)."""
-    height, width = luma.shape
-    dense = flow.repeat_interleave(CELL, 1).repeat_interleave(CELL, 2)[None, :, :height, :width].contiguous()
-    # One after another: a reference at a time stays in the cache.
-    costs = [
-        F.avg_pool2d((backward_warp(other[None, None], dense, "border") - luma).abs(), CELL, ceil_mode=True)[0, 0]
-        for other in references
-    ]
-    farther = FARTHER * torch.arange(len(costs)).view(-1, 1, 1)
-    return (torch.stack(costs) + farther).argmin(dim=0)
+def _luma(frame: av.VideoFrame) -> Tensor:
+    """The luma of a frame, H×W uint8; where it has 8 bits, its memory is the frame's."""
+    planar = frame.format.name.startswith(("yuv", "nv12", "gray"))
+    if not planar or frame.format.components[0].bits != 8:
+        frame = frame.reformat(format="gray")
+    plane = frame.planes[0]
+    whole = torch.frombuffer(plane, dtype=torch.uint8)
+    return whole.as_strided((plane.height, plane.width), (plane.line_size, 1))
 
 
 def read_clip(path: str | Path, content: bytes | None = None) -> tuple[list[np.ndarray], list[MotionField | None]]:
@@ -401,7 +484,7 @@ def read_clip(path: str | Path, content: bytes | None = None) -> tuple[list[np.n
         DataError: as :class:`MotionVectorVideo`, and for a damaged frame.
     """
     images, fields = [], []
-    for coded in MotionVectorVideo(path, content=content).coded_frames():
+    for coded in MotionVectorVideo(path, content=content, threads=1).coded_frames():
         if coded.problem is not None:
             raise DataError(coded.problem)
         images.append(coded.image())

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from ffplug_mvflow.bitstream import h264_reference_frames
-from ffplug_mvflow.fields import INPUTS, CellFlow, flow_to_previous, spread, throw_to_previous, turn
+from ffplug_mvflow.bitstream import h264_parameters
+from ffplug_mvflow.fields import INPUTS, MotionField, flow_from_previous, flow_to_previous, spread, turn
 from ffplug_mvflow.video import MotionVectorVideo
 
 from ffplug.errors import DataError
@@ -81,7 +81,7 @@ def test_golden_clips(name):
         np.testing.assert_allclose(back.flow.numpy(), wanted["unit_back"][index], rtol=0, atol=1e-5)
         assert np.array_equal(back.valid.numpy(), wanted["unit_back_valid"][index])
         if name == "p_only":
-            thrown = throw_to_previous(back)
+            thrown = flow_from_previous(field)
             np.testing.assert_allclose(thrown.flow.numpy(), wanted["splat_fwd"][index], rtol=0, atol=1e-5)
             assert np.array_equal(thrown.valid.numpy(), wanted["splat_fwd_valid"][index])
 
@@ -165,8 +165,9 @@ def test_number_of_references(tmp_path):
     for count in (1, 3, 5):
         path = write(tmp_path / f"{count}.mp4", moving(2), **x264(ref=count))
         with av.open(str(path)) as container:
-            assert h264_reference_frames(container.streams.video[0].codec_context.extradata) == count
-    assert h264_reference_frames(b"") is None and h264_reference_frames(b"\x01" + bytes(20)) is None
+            found = h264_parameters(container.streams.video[0].codec_context.extradata)
+            assert (found.references, found.left, found.top) == (count, 0, 0)
+    assert h264_parameters(b"") is None and h264_parameters(b"\x01" + bytes(20)) is None
 
 
 def test_intra_blocks_have_no_vector(tmp_path):
@@ -194,12 +195,10 @@ def test_frames_come_with_the_flow_from_the_frame_before(clip):
 
 
 def test_throwing_by_hand():
-    flow = torch.zeros(2, 4, 6)
-    flow[0, 1, 4] = -12.0  # one and a half cells to the left
-    valid = torch.zeros(4, 6, dtype=torch.bool)
-    valid[1, 4] = True
-    gap, size = 0.5 * valid, 8.0 * valid
-    thrown = throw_to_previous(CellFlow(flow, valid, gap, size))
+    flow, valid = torch.zeros(2, 2, 4, 6), torch.zeros(2, 4, 6, dtype=torch.bool)
+    flow[0, 0, 1, 4] = -24.0  # in two frames: one and a half cells to the left in one
+    valid[0, 1, 4] = True
+    thrown = flow_from_previous(MotionField("P", flow, valid, -2 * valid, 2.0 * valid, 256.0 * valid))
     assert thrown.valid.nonzero().tolist() == [[1, 2], [1, 3]]
     assert thrown.flow[:, 1, 2].tolist() == [12, 0] and thrown.gap[1, 3] == 0.5 and thrown.size[1, 2] == 8
 

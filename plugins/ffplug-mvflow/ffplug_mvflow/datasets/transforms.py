@@ -11,7 +11,7 @@ import numpy as np
 from ffplug.datasets.transforms import LoadFlowPair, PackFlowInputs
 from ffplug.errors import ConfigError, DataError
 from ffplug_mvflow.encoding import Encoding, decode_pair, encode_pair
-from ffplug_mvflow.fields import INPUTS, flow_to_previous, no_vectors, spread, throw_to_previous
+from ffplug_mvflow.fields import INPUTS, flow_from_previous, no_vectors, spread
 from ffplug_mvflow.registry import TRANSFORMS
 from ffplug_mvflow.structures import MotionSample
 
@@ -85,7 +85,7 @@ def _from_clip(path: str, place: int) -> tuple[np.ndarray, np.ndarray, dict[str,
     first, second = found
     if second.field is None:
         return first.image(), second.image(), no_vectors(second.height, second.width)
-    cells = throw_to_previous(flow_to_previous(second.field))
+    cells = flow_from_previous(second.field)
     return first.image(), second.image(), spread(cells, second.height, second.width)
 
 
