@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 
 import torch
@@ -14,7 +14,7 @@ from ffplug.ops import instance_norm, pack_convolution, product, row_product, ru
 from ffplug.ops.build import BuildError
 from ffplug.ops.convolution import ACTIVATIONS, KERNELS
 
-_packed: ContextVar[dict[nn.Module, Tensor] | None] = ContextVar("packed weights", default=None)
+_packed: ContextVar[dict[tuple[nn.Module, Callable], Tensor] | None] = ContextVar("packed weights", default=None)
 
 
 @contextlib.contextmanager
@@ -25,6 +25,26 @@ def fixed_weights() -> Iterator[None]:
         yield
     finally:
         _packed.reset(token)
+
+
+def derive(owner: nn.Module | None, weight: Tensor, form: Callable[[Tensor], Tensor]) -> Tensor | None:
+    """A form of a module's weight for C++ kernels, made once within :func:`fixed_weights`.
+
+    Args:
+        owner: the module; None for a derived weight.
+        weight: of the module.
+        form: makes the form of the weight.
+
+    Returns:
+        The form, or None outside of such a context or where no kernel can be built.
+    """
+    known = _packed.get()
+    if known is None or owner is None:
+        return None
+    if (owner, form) not in known:
+        with contextlib.suppress(BuildError):  # the op meets it too, and falls back to its reference
+            known[owner, form] = form(weight)
+    return known.get((owner, form))
 
 
 def in_layout_of(other: Tensor, x: Tensor) -> Tensor:
@@ -56,13 +76,7 @@ def convolve(
     """
     # With few channels the transforms of Winograd's algorithm cost more than it saves.
     if tuple(weight.shape[2:]) in KERNELS and min(weight.shape[:2]) >= 16 and runs_onednn(x, weight):
-        known = _packed.get()
-        packed = None
-        if known is not None and owner is not None:
-            if owner not in known:
-                with contextlib.suppress(BuildError):  # the op meets it too, and falls back to its reference
-                    known[owner] = pack_convolution(weight)
-            packed = known.get(owner)
+        packed = derive(owner, weight, pack_convolution)
         return winograd_conv2d(x, weight, bias, addend, activation, packed)
     y = F.conv2d(x, weight, bias, padding=(weight.shape[2] // 2, weight.shape[3] // 2))
     return ACTIVATIONS[activation](y if addend is None else y + addend)

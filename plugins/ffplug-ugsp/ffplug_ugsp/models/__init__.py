@@ -2,5 +2,6 @@
 
 from ffplug_ugsp.models.ifrnet import IFRNet
 from ffplug_ugsp.models.interpolator import FrameInterpolator, FramePairPreprocessor, InterpolationNetwork
+from ffplug_ugsp.models.ugsp import UGSPNet
 
-__all__ = ["FrameInterpolator", "FramePairPreprocessor", "IFRNet", "InterpolationNetwork"]
+__all__ = ["FrameInterpolator", "FramePairPreprocessor", "IFRNet", "InterpolationNetwork", "UGSPNet"]

@@ -132,6 +132,7 @@ class FrameInterpolator(BaseModel):
         """What checkpoints leave out: frozen networks inside of losses."""
         return ("losses.",)
 
+    @torch.no_grad()
     def interpolate(self, frame0: Tensor, frame1: Tensor, timestep: Tensor | float = 0.5) -> Tensor:
         """Produce the frame between two others.
 
