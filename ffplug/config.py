@@ -51,6 +51,9 @@ SPECIAL_KEYS_OF = {
 }
 """More of them, by the top-level key that the dict stands under."""
 
+SPECIAL_KEYS_AT = {"norm_cfg": {"requires_grad"}}
+"""More of them, by the key of the dict itself: those of mmcv's layers."""
+
 
 def load_config(path_or_name: str | os.PathLike, cfg_options: Mapping[str, Any] | None = None) -> Config:
     """Load a config file, or the model or recipe of that name from an installed plugin.
@@ -273,7 +276,7 @@ def _validate_type(config: Mapping[str, Any], path: str, section: str) -> Any:
     accepted = None if cls is None else _accepted_arguments(cls)
     if accepted is None:
         return cls
-    special = SPECIAL_KEYS | SPECIAL_KEYS_OF.get(section, set())
+    special = SPECIAL_KEYS | SPECIAL_KEYS_OF.get(section, set()) | SPECIAL_KEYS_AT.get(path.rpartition(".")[2], set())
     for key in config:
         if key not in accepted and key not in special:
             near = did_you_mean(str(key), accepted)
@@ -332,10 +335,12 @@ def _resolve_qualified(scope: str, short: str, path: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name == f"{scope}.registry":
             return _resolve_import(f"{scope}.{short}", scope, path)
-        raise ConfigError(f"{path}.type={scope}.{short}: {scope} fails to import: {error}") from error
+        advice = plugin_module.import_advice(scope)
+        raise ConfigError(f"{path}.type={scope}.{short}: {scope} fails to import: {error}{advice}") from error
     except Exception as error:
         raise ConfigError(
             f"{path}.type={scope}.{short}: {scope} fails to import: {type(error).__name__}: {error}"
+            f"{plugin_module.import_advice(scope)}"
         ) from error
     registries = [value for value in vars(module).values() if isinstance(value, Registry) and value.scope == scope]
     failure: Exception | None = None
@@ -349,6 +354,7 @@ def _resolve_qualified(scope: str, short: str, path: str) -> Any:
     if failure is not None:
         raise ConfigError(
             f"{path}.type={scope}.{short}: {scope} fails to import: {type(failure).__name__}: {failure}"
+            f"{plugin_module.import_advice(scope)}"
         ) from failure
     known = [key for registry in registries for key in registry.module_dict]
     near = did_you_mean(short, known) or "; `ffplug info` lists its types"

@@ -350,6 +350,18 @@ def install_line(package: str) -> str:
     return f"pip install {package.replace('_', '-')}"
 
 
+IMPORT_ADVICE = {
+    "mmpretrain": "pip install onedl-mmpretrain onedl-mmcv torchvision (which it needs and does not ask for); where "
+    "pycocotools and transformers 5 are both installed, it can't be imported at all: pip uninstall pycocotools",
+}
+"""What to do about packages that configs name types of, where they can't be imported."""
+
+
+def import_advice(package: str) -> str:
+    """``"; ADVICE"`` about a package that can't be imported, or an empty string."""
+    return f"; {IMPORT_ADVICE[package]}" if package in IMPORT_ADVICE else ""
+
+
 def missing_package(package: str, where: str) -> ConfigError:
     """The error for a type or base config whose package can't be used, with what to do about it."""
     for plugin in discover():
@@ -359,4 +371,4 @@ def missing_package(package: str, where: str) -> ConfigError:
     if package.startswith("ffplug_"):
         name = package.replace("_", "-")
         return ConfigError(f"{where}: plugin {name} is not installed: `{install_line(package)}`{guess}")
-    return ConfigError(f"{where}: package {package!r} is not installed{guess}")
+    return ConfigError(f"{where}: package {package!r} is not installed{guess or import_advice(package)}")

@@ -1,0 +1,1 @@
+"""FPN-MAA: valence and arousal, expression and action units of faces, for FFPlug."""

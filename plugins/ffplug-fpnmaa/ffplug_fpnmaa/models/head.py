@@ -1,0 +1,103 @@
+"""The heads for valence-arousal, expressions and action units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ffplug.errors import ConfigError
+from ffplug_fpnmaa.labels import ACTION_UNITS, check_tasks
+from ffplug_fpnmaa.registry import MODELS
+
+
+@MODELS.register_module()
+class MultiTaskAffectHead(nn.Module):
+    """A linear head for each task on the means of the pyramid's levels.
+
+    Args:
+        channels: of each level, in the neck's order (FPN-MAA: five of 256).
+        tasks: outputs by task: ``va`` has 2, ``expr`` one for each class, ``au`` one for each unit.
+        levels: by task, the positions of the levels that its head sees; a task that is left out sees all of them.
+        gates: weigh the levels of each task by a softmax that is learned; it starts as no gate at all.
+
+    Raises:
+        ConfigError: an unknown task or level, or a number of outputs that can't be.
+
+    Example:
+        dict(type="ffplug_fpnmaa.MultiTaskAffectHead", channels=(16, 16), tasks=dict(va=2, expr=7, au=12))
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        tasks: Mapping[str, int],
+        levels: Mapping[str, Sequence[int]] | None = None,
+        gates: bool = False,
+    ) -> None:
+        super().__init__()
+        self.channels = tuple(channels)
+        self.tasks = {task: int(tasks[task]) for task in check_tasks("tasks", tasks)}
+        for task, least, most in (("va", 2, 2), ("expr", 2, 1000), ("au", 1, 1000)):
+            if not least <= self.tasks.get(task, least) <= most:
+                raise ConfigError(f"tasks.{task}={self.tasks[task]}: expected {least} to {most} outputs")
+        levels = dict(levels or {})
+        if set(levels) - set(self.tasks):
+            raise ConfigError(f"levels names {', '.join(levels)}: expected tasks among {', '.join(self.tasks)}")
+        everything = tuple(range(len(self.channels)))
+        self.levels = {task: tuple(levels.get(task, everything)) for task in self.tasks}
+        for task, chosen in self.levels.items():
+            if not chosen or set(chosen) - set(everything) or len(set(chosen)) < len(chosen):
+                raise ConfigError(f"levels.{task}={chosen}: expected different positions among {everything}")
+        self.linear = nn.ModuleDict(
+            {task: nn.Linear(sum(self.channels[i] for i in self.levels[task]), n) for task, n in self.tasks.items()}
+        )
+        self.gates = (
+            nn.ParameterDict({task: nn.Parameter(torch.zeros(len(chosen))) for task, chosen in self.levels.items()})
+            if gates
+            else None
+        )
+
+    def forward(self, means: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Outputs by task.
+
+        Args:
+            means: N×C_l, one for each level.
+
+        Returns:
+            ``va`` N×2 as it comes, ``expr`` N×K logits, ``au`` N×U logits.
+
+        Raises:
+            ConfigError: the levels are not those that the head was made for.
+        """
+        found = tuple(mean.shape[1] for mean in means)
+        if found != self.channels:
+            raise ConfigError(
+                f"MultiTaskAffectHead: channels={self.channels}, but the neck gives levels of {found} channels"
+            )
+        outputs = {}
+        for task, linear in self.linear.items():
+            seen = [means[level] for level in self.levels[task]]
+            if self.gates is not None:
+                weights = len(seen) * self.gates[task].softmax(dim=0)
+                seen = [weight * mean for weight, mean in zip(weights, seen, strict=True)]
+            outputs[task] = linear(torch.cat(seen, dim=1).to(linear.weight.dtype))
+        return outputs
+
+    def level_weights(self) -> dict[str, dict[int, float]]:
+        """How much each task's head looks at each level: the share of its weights' squares, gates included."""
+        shares = {}
+        for task, linear in self.linear.items():
+            parts = linear.weight.detach().split([self.channels[level] for level in self.levels[task]], dim=1)
+            gates = [1.0] * len(parts) if self.gates is None else self.gates[task].detach().softmax(dim=0).tolist()
+            squares = [gate**2 * float(part.square().sum()) for gate, part in zip(gates, parts, strict=True)]
+            total = sum(squares) or 1.0
+            shares[task] = {level: value / total for level, value in zip(self.levels[task], squares, strict=True)}
+        return shares
+
+    @property
+    def units(self) -> tuple[int, ...]:
+        """Numbers of the action units, where they are the usual twelve; else their positions."""
+        count = self.tasks.get("au", 0)
+        return ACTION_UNITS if count == len(ACTION_UNITS) else tuple(range(count))
