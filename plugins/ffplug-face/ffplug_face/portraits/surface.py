@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -62,7 +64,7 @@ class _Painter:
         mask = self._below(self.radius, 1.0 - self.soft, 1.5 * self.soft)
         return FLAT - RELIEF * self._height() * (self.radius < 1), self._albedo(), mask
 
-    def _below(self, value: Tensor, limit: Tensor | float, width: float | None = None) -> Tensor:
+    def _below(self, value: Tensor, limit: Tensor | float, width: Tensor | float | None = None) -> Tensor:
         """1 where a value is below a limit, 0 where above, with a soft step of about a pixel."""
         return torch.sigmoid((limit - value) / (0.5 * (self.soft if width is None else width)))
 
@@ -78,7 +80,7 @@ class _Painter:
     def _stroke(self, points: list[tuple[Tensor | float, Tensor | float]], width: float) -> Tensor:
         """A soft polyline on both sides of the face."""
         nearest = None
-        for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+        for (x0, y0), (x1, y1) in itertools.pairwise(points):
             dx, dy = x1 - x0, y1 - y0
             along = ((self.side - x0) * dx + (self.y - y0) * dy) / (dx * dx + dy * dy)
             along = along.clamp(0, 1)
@@ -156,7 +158,7 @@ class _Painter:
         corner = self.mouth_y - 0.09 * au[12] + 0.08 * au[15]
         upper = corner + (self.mouth_y - 0.35 * self.gap - 0.045 * au[10] - corner) * bow
         lower = corner + (self.mouth_y + 0.65 * self.gap - corner) * bow
-        within = self._below(across.abs(), 1.0, self.soft / self.mouth.mean().item())
+        within = self._below(across.abs(), 1.0, self.soft / self.mouth)
         thick = self.lip * bow.sqrt()
         lips = skin * skin.new_tensor((0.82, 0.52, 0.52)).view(3, 1, 1)
         ends = within * self._below(upper - 1.1 * thick, self.y) * self._below(self.y, lower + 1.5 * thick)

@@ -85,7 +85,7 @@ def rotations(angles: Tensor) -> Tensor:
 
 @functools.lru_cache(maxsize=8)
 def grid_faces(height: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Triangles of a grid's vertices in reading order, 2(H-1)(W-1)×3: all upper left ones, then all lower right ones."""
+    """Triangles 2(H-1)(W-1)×3 of a grid's vertices in reading order: all upper left ones, then all lower right ones."""
     index = torch.arange(height * width, device=device).view(height, width)
     corner, right, below, across = index[:-1, :-1], index[:-1, 1:], index[1:, :-1], index[1:, 1:]
     upper = torch.stack((corner, below, right), -1).view(-1, 3)
