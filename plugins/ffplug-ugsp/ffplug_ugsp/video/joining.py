@@ -14,6 +14,10 @@ import numpy as np
 from ffplug.errors import DataError
 from ffplug_ugsp.video.errors import writing
 
+_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts"}
+_OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder")
+"""Metadata that tell of the input's container, not of what is in it."""
+
 
 def other_streams(source: Path, target: Path) -> tuple[list[int], list[str]]:
     """Which streams beside the video go into a container of the target's kind.
@@ -59,18 +63,9 @@ def container_format(target: Path) -> str:
     Raises:
         DataError: it is none that takes video and other streams.
     """
-    formats = {
-        ".mp4": "mp4",
-        ".m4v": "mp4",
-        ".mov": "mov",
-        ".mkv": "matroska",
-        ".webm": "webm",
-        ".ts": "mpegts",
-        ".avi": "avi",
-    }
-    found = formats.get(target.suffix.lower())
+    found = _FORMATS.get(target.suffix.lower())
     if found is None:
-        raise DataError(f"{target}: expected a name that ends in one of {', '.join(formats)}")
+        raise DataError(f"{target}: expected a name that ends in one of {', '.join(_FORMATS)}")
     return found
 
 
@@ -103,7 +98,8 @@ def join(
         writing(target),
         av.open(str(target), "w", format=container_format(target)) as container,
     ):
-        container.metadata.update(original.metadata)
+        kept = {key: value for key, value in original.metadata.items() if key.lower() not in _OF_THE_FILE}
+        container.metadata.update(kept)
         video = container.add_stream_from_template(first.streams.video[0], opaque=True)
         video.time_base = time_base
         video.metadata.update(original.streams.video[0].metadata)

@@ -105,6 +105,8 @@ class InterpolationWork(Work):
                     f"{self.target}: {self.target.suffix} does not hold {codec}; give another --codec, or .mkv"
                 )
         self._rotation = writer.like.rotation
+        if self._rotation and self.target.suffix.lower() == ".ts":
+            raise DataError(f"{self.target}: .ts cannot note a rotation, here by {self._rotation}°; write to .mp4")
 
     def _make_record(self, weights: Path | None) -> dict[str, Any]:
         state, line = self._input.stat(), self.timeline
