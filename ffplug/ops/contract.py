@@ -154,11 +154,15 @@ class Op:
         if self.schema is None:
             return self.reference(*values)
         tensors = _tensors(values)
-        if self.autocast and tensors and torch.is_autocast_enabled(tensors[0].device.type):
+        device = tensors[0].device.type if tensors else "cpu"
+        autocast = torch.is_autocast_enabled(device)
+        if self.autocast and tensors and autocast:
             values = _cast(values, torch.float32)
         if torch.compiler.is_compiling():
             return self._torch_op(*values)
-        with torch.autocast(tensors[0].device.type if tensors else "cpu", enabled=False):
+        with torch.autocast(device, enabled=False) if autocast else contextlib.nullcontext():
+            if not self.differentiable and _is_plain(tensors):
+                return self._run("", values)  # nobody watches, and the dispatcher takes time
             if self._choose("", values) == "torch":
                 return self.reference(*values)
             return self._torch_op(*values)
@@ -255,6 +259,16 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
         elif isinstance(value, (list, tuple)):
             found.extend(item for item in value if isinstance(item, Tensor))
     return found
+
+
+def _is_plain(tensors: Sequence[Tensor]) -> bool:
+    """Whether these are tensors of torch's own class, and nothing traces, transforms or counts what is done to them."""
+    return (
+        all(type(tensor) is Tensor for tensor in tensors)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._get_tracing_state() is None
+        and torch._C._functorch.peek_interpreter_stack() is None
+    )
 
 
 def _cast(values: Sequence[Any], dtype: torch.dtype) -> tuple[Any, ...]:
