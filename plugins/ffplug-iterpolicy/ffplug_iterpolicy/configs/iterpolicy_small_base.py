@@ -1,14 +1,13 @@
 """A narrow RAFT on small procedural clips, easy ones and hard ones: the base that ``iterpolicy_small`` trains on.
 
-Speeds are spread over a factor of 40, evenly on a log scale, and the look-up reaches two cells of four pixels, so that
-some pairs need one iteration and others many.
+Speeds are spread over a factor of 40, evenly on a log scale, so that some pairs need one iteration and others many.
 """
 
 from mmengine.config import read_base
 
 with read_base():
     from ffplug.configs.data.chairs import *
-    from ffplug.configs.models.raft_small import *
+    from ffplug.configs.models.raft_narrow import *
     from ffplug.configs.runtime import *
     from ffplug.configs.schedule import *
 
@@ -22,21 +21,6 @@ prepare_data = dict(
     options=dict(speed=(1.0, 40.0)),
     workers=2,
 )
-
-model["encoder"].update(out_channels=64, widths=(16, 32))
-model["context_encoder"].update(out_channels=64, widths=(16, 32))
-model["cost"].update(levels=1, radius=2)
-model["update"].update(
-    cost_channels=25,
-    hidden_channels=32,
-    input_channels=32,
-    cost_widths=(48,),
-    flow_widths=(32, 16),
-    motion_channels=46,
-    head_width=48,
-)
-model["upsampler"] = dict(type="ffplug.ConvexUpsampler", hidden_channels=32, width=48, factor=4)
-model.update(iterations=8, test_iterations=12)
 
 train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader["dataset"].update(data_root="data/easy_and_hard")
