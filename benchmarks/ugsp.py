@@ -19,13 +19,13 @@ from unittest import mock
 
 import torch
 import torch.nn.functional as F
+from ffplug_ugsp.models import UGSPNet
+from ffplug_ugsp.models import layers as own
+from ffplug_ugsp.models import ugsp as module
 from torch import Tensor, nn
 
 import ffplug
 from ffplug.models.layers import fixed_weights
-from ffplug_ugsp.models import UGSPNet
-from ffplug_ugsp.models import layers as own
-from ffplug_ugsp.models import ugsp as module
 
 PUBLISHED = 0.95
 """Time of the published code's sparse path at about these rates, as a share of its dense one in the better layout."""
@@ -85,6 +85,36 @@ def least(runs: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, float
     return best
 
 
+def compare(
+    network: UGSPNet, dense: UGSPNet, last: UGSPNet, frames: Tensor, rounds: int
+) -> tuple[dict[str, float], float]:
+    """Seconds of each way, and the greatest difference of sparse and masked frames.
+
+    Args:
+        network: the one that prunes.
+        dense: the same weights without masks.
+        last: the same with its weights channels last.
+        frames: 2×1×3×H×W.
+        rounds: see :func:`least`.
+    """
+    half = torch.tensor([0.5])
+    rows = [frame.contiguous(memory_format=torch.channels_last) for frame in frames]
+
+    def plain(net: UGSPNet, pair: list[Tensor]) -> Tensor:
+        with plain_layers():
+            return net.outputs(*pair, half)["frame"]
+
+    runs = {
+        "sparse": lambda: network.sparse(*rows)["frame"],
+        "whole": lambda: dense.outputs(*rows, half)["frame"],
+        "plain, channels first": lambda: plain(dense, list(frames)),
+        "plain, channels last": lambda: plain(last, rows),
+    }
+    with torch.inference_mode(), fixed_weights():
+        error = float((runs["sparse"]() - network.outputs(*rows, half)["frame"]).abs().max())
+        return least(runs, rounds), error
+
+
 def main() -> None:
     """Time and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -101,30 +131,12 @@ def main() -> None:
     last = UGSPNet(prune=False).eval()
     last.load_state_dict(dense.state_dict())
     last.to(memory_format=torch.channels_last)
-    half = torch.tensor([0.5])
     for size in options.sizes:
         height, width = map(int, size.split("x"))
         masks = smooth_masks(height, width, options.rates)
         frames = torch.rand(2, 1, 3, height, width, generator=torch.Generator().manual_seed(1))
-        rows = [frame.contiguous(memory_format=torch.channels_last) for frame in frames]
-
-        def given(logits: Tensor, coarser: Tensor | None, place: int, *rest: object, masks: list = masks) -> Tensor:
-            return masks[place]
-
-        def plain(net: UGSPNet, pair: list[Tensor]) -> Tensor:
-            with plain_layers():
-                return net.outputs(*pair, half)["frame"]
-
-        runs = {
-            "sparse": lambda: network.sparse(*rows)["frame"],
-            "whole": lambda: dense.outputs(*rows, half)["frame"],
-            "plain, channels first": lambda: plain(dense, list(frames)),
-            "plain, channels last": lambda: plain(last, rows),
-        }
-        with torch.inference_mode(), fixed_weights(), mock.patch.object(network, "_hard_mask", given):
-            masked = network.outputs(*rows, half)["frame"]
-            error = float((runs["sparse"]() - masked).abs().max())
-            found = least(runs, options.rounds)
+        with mock.patch.object(network, "_hard_mask", lambda logits, coarser, place, *rest, masks=masks: masks[place]):
+            found, error = compare(network, dense, last, frames, options.rounds)
         best = min(seconds for name, seconds in found.items() if name.startswith("plain"))
         text = ", ".join(f"{name} {seconds * 1e3:.0f} ms" for name, seconds in found.items())
         print(f"{size}, rates {options.rates}, {options.threads} thread(s): {text}")

@@ -122,3 +122,32 @@ CONVERTERS.register_module(
     name="ugsp_refine",
     module=Converter("ugsp_refine", "ugsp_refine", [*_ugsp(), *_TEACHER, *_refinement("refinement")], adapt=_turn_ugsp),
 )
+
+
+def _rife() -> list[tuple[str, str]]:
+    rules = _refinement("refinement")
+    for theirs, ours in (
+        ("block0", "blocks.0"),
+        ("block1", "blocks.1"),
+        ("block2", "blocks.2"),
+        ("block_tea", "teacher"),
+    ):
+        for place in range(2):
+            rules += _conv(rf"{theirs}\.conv0\.{place}", f"{ours}.shrink.{place}")
+        for place in range(8):
+            rules += _conv(rf"{theirs}\.convblock\.{place}", f"{ours}.layers.{place}")
+        rules.append((rf"{theirs}\.lastconv\.(.*)", rf"{_NET}{ours}.last.\1"))
+    return rules
+
+
+def _turn_rife(state: StateDict) -> StateDict:
+    plane = state[f"{_NET}blocks.0.shrink.0.weight"].shape[1] - 6
+    warped = (6 + plane, 2)
+    ranges = {"blocks.0": ((0, 2),), "blocks.1": ((0, 2), warped), "blocks.2": ((0, 2), warped)}
+    ranges["teacher"] = ((0, 2), warped, (13 + plane, 1))
+    inputs = {f"{_NET}{name}.shrink.0.weight": colours for name, colours in ranges.items()}
+    return _turn(state, inputs | _refinement_inputs("refinement"), {f"{_NET}refinement.last": 0})
+
+
+for _name in ("rife", "rife_m"):
+    CONVERTERS.register_module(name=_name, module=Converter(_name, _name, _rife(), adapt=_turn_rife))

@@ -59,9 +59,9 @@ class PrunedBlock(nn.Module):
         return self.last(torch.cat(found, dim=1))
 
     def multiply_adds(self) -> int:
-        """Multiply-adds for each pixel of the level that is computed."""
+        """Multiply-adds of the convolutions for each pixel that is computed."""
         weights = [self.head.weight, self.last.weight, *(layer.weight for layer in self.layers)]
-        return sum(weight.numel() for weight in weights) + (self.up.weight.numel() if self.finest else 0)
+        return sum(weight.numel() for weight in weights)
 
 
 @MODELS.register_module()
@@ -236,6 +236,30 @@ class UGSPNet(InterpolationNetwork):
                 blended = blend * warp(frame0, flow4[:, :2]) + (1 - blend) * warp(frame1, flow4[:, 2:]) + mean
                 found["merged"] = [blended] * 3
         return found
+
+    def multiply_adds(
+        self, height: int, width: int, shares: Sequence[float] = (1, 1, 1), published: bool = False
+    ) -> int:
+        """Count the multiply-adds of all convolutions for one frame, without a refinement.
+
+        Args:
+            height: of the frame, a multiple of 16.
+            width: of the frame, likewise.
+            shares: of pixels that are computed at 1/8, 1/4 and 1/2 of the size.
+            published: count as the published tables do: the transposed convolution at its output's size, which is
+                four times too much.
+        """
+        area, total = height * width, 0.0
+        for stage, layers in enumerate(self.encoder.stages, start=1):
+            total += 2 * sum(layer.weight.numel() for layer in layers) * area / 4**stage
+        for level, (block, share) in enumerate(zip(self.blocks, (1, *shares), strict=True)):
+            pixels = area / 4 ** (4 - level)
+            total += share * block.multiply_adds() * pixels
+            if level == 3:
+                total += block.up.weight.numel() * pixels * (4 if published else 1)
+            elif self.prune:
+                total += block.keep.weight.numel() * pixels
+        return round(total)
 
     def _next(self, y: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Flow and feature of the next level from what a level gives."""

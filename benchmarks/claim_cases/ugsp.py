@@ -1,0 +1,272 @@
+"""UGSP: pruning by uncertainty costs next to no quality."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from claim_cases import Claim, Comparison, Metric, once
+
+SIZE = (96, 128)
+TRAIN, TEST = 160, 24
+CROP, BATCH = 64, 4
+BASE, FINE, DOUBT = 1200, 500, 200
+RATES = (0.70, 0.45, 0.245)
+NETWORK = dict(type="ffplug_ugsp.UGSPNet", widths=(12, 16, 24, 32), depths=(2, 2, 2, 2))
+SHARES = {"flops34": 0.66, "flops50": 0.5}
+
+CLAIM = Claim(
+    title="UGSP computes a third less, and loses less than 0.05 dB to itself computed whole",
+    source="Cheng et al., ACM MM 2023, abstract and table 2; the ablation is ours, after the paper's section 3",
+    setup=(
+        f"Procedural triplets with exact middle frames, {SIZE[1]}×{SIZE[0]} pixels, {TRAIN} to train on and {TEST} "
+        "others to test; half of them have a still background. A narrow network (widths 12 to 32, two convolutions a "
+        f"level). For each seed the network that computes everything trains {BASE} steps of {BATCH} crops of "
+        f"{CROP}×{CROP}; from it every variant trains {FINE} more, and so does a network for labels, {DOUBT} steps. "
+        "The published loss; the temperature falls from 1 to 0.4, and masks are 0 or 1 in the last third. A network is "
+        "tested with as many pixels as 34 % and 50 % fewer multiply-adds allow, those that it ranks highest, and with "
+        "the masks that it chooses itself. The time is that of a core of the processor for a frame of 256×448."
+    ),
+    variants={
+        "dense": "computes everything; trained as long",
+        "sparsity": "masks learn from the budget alone",
+        "labels": "masks learn from uncertainty labels, too",
+        "ugsp": "labels, and self-contrast with the branch that is not pruned",
+    },
+    metrics={
+        "psnr34": Metric("PSNR at −34 % multiply-adds, dB", better="higher", digits=2),
+        "psnr50": Metric("PSNR at −50 %, dB", better="higher", digits=2),
+        "loss34": Metric("loss to dense at −34 %, dB", digits=3),
+        "psnr_own": Metric("PSNR with own masks, dB", better="higher", digits=2),
+        "flops_own": Metric("multiply-adds with own masks, share of dense", digits=2),
+        "ms34": Metric("ms at −34 %", digits=1),
+        "ms50": Metric("ms at −50 %", digits=1),
+    },
+    comparisons=[
+        Comparison("psnr34", "ugsp", "sparsity", published="labels and contrast help; no figures found"),
+        Comparison("psnr34", "ugsp", "labels", published="contrast helps; no figures found"),
+        Comparison("psnr50", "ugsp", "sparsity", published="as above"),
+        Comparison("ms34", "ugsp", "dense", published="0.46 s beside 0.62 s of IFRNet-S"),
+    ],
+)
+
+
+def prepare(folder: Path) -> None:
+    """Draw the triplets."""
+    for name, count, seed in (("train", TRAIN, 7), ("test", TEST, 8)):
+        target = folder / f"{name}.npy"
+        once(target, lambda count=count, seed=seed, target=target: np.save(target, _draw(count, seed)))
+
+
+def _draw(count: int, seed: int) -> np.ndarray:
+    """Triplets as uint8 count×3×3×H×W."""
+    from ffplug.datasets.procedural import SceneOptions, random_scene
+
+    found = []
+    for number in range(count):
+        options = SceneOptions(layers=(2, 5), speed=(2.0, 14.0), camera=0.0 if number % 2 else 0.6)
+        scene = random_scene((seed, number), SIZE, options)
+        found.append([scene.view(when).image.transpose(2, 0, 1) for when in (0.0, 0.5, 1.0)])
+    return np.array(found)
+
+
+def measure(variant: str, seed: int, folder: Path, shared: Path) -> dict[str, float]:
+    """Train unless that is done, and test."""
+    torch.set_num_threads(1)
+    model = _trained(variant, seed, shared)
+    network = model.network.eval()
+    whole = network.multiply_adds(*SIZE)
+    found = {}
+    with torch.no_grad():
+        dense = _psnr(_trained("dense", seed, shared).network.eval())
+        for name, share in SHARES.items():
+            budget = None if variant == "dense" else _budget(network, share)
+            network.budget = budget
+            found[f"psnr{name[5:]}"], found[f"ms{name[5:]}"] = _psnr(network), _milliseconds(network)
+        found["loss34"] = dense - found["psnr34"]
+        network.budget = None
+        found["psnr_own"], found["flops_own"] = _psnr(network), 1.0
+        if variant != "dense":
+            shares = _shares(network, shared)
+            found["flops_own"] = network.multiply_adds(*SIZE, shares) / whole
+    (folder / "psnr.json").write_text(json.dumps(found))
+    return found
+
+
+def _budget(network: Any, share: float) -> tuple[float, ...]:
+    """Rates in the published proportions, cut at 1, that leave this share of the multiply-adds."""
+    low, high, whole = 0.0, 5.0, network.multiply_adds(*SIZE)
+    for _ in range(40):
+        middle = (low + high) / 2
+        rates = tuple(min(1.0, middle * rate) for rate in RATES)
+        low, high = (middle, high) if network.multiply_adds(*SIZE, rates) < share * whole else (low, middle)
+    return tuple(min(1.0, low * rate) for rate in RATES)
+
+
+@cache
+def _triplets(path: Path) -> torch.Tensor:
+    """Triplets of a file as float N×3×3×H×W in 0..1."""
+    return torch.from_numpy(np.load(path)).float() / 255
+
+
+def _psnr(network: Any) -> float:
+    """Mean PSNR of the test frames, rounded to whole levels."""
+    values = []
+    for triplet in _test_set():
+        frame = network(triplet[None, 0], triplet[None, 2], torch.tensor([0.5]))[0]
+        error = ((frame * 255).round() / 255 - triplet[1]).square().mean()
+        values.append(float(-10 * error.log10()))
+    return statistics.mean(values)
+
+
+def _shares(network: Any, shared: Path) -> tuple[float, ...]:
+    """Mean shares of active pixels that the network chooses on the test set."""
+    masks = [network.sparse(triplet[None, 0], triplet[None, 2])["masks"] for triplet in _test_set()]
+    return tuple(statistics.mean(float(one[level].float().mean()) for one in masks) for level in range(3))
+
+
+_folder: list[Path] = []
+
+
+def _test_set() -> torch.Tensor:
+    return _triplets(_folder[0] / "test.npy")
+
+
+def _milliseconds(network: Any) -> float:
+    """Median processor time of a frame of 256×448."""
+    from ffplug.models.layers import fixed_weights
+
+    frames, times = torch.rand(2, 1, 3, 256, 448, generator=torch.Generator().manual_seed(0)), []
+    with fixed_weights():
+        for _ in range(8):
+            start = time.process_time()
+            network(*frames, torch.tensor([0.5]))
+            times.append(time.process_time() - start)
+    return 1000 * statistics.median(times[1:])
+
+
+def _config(variant: str) -> dict[str, Any]:
+    """The model of a variant."""
+    laplacian = dict(type="ffplug_ugsp.LaplacianLoss")
+    config = dict(type="ffplug_ugsp.FrameInterpolator", network=dict(NETWORK), losses=[laplacian])
+    if variant == "doubt":
+        config["network"]["type"] = "ffplug_ugsp.UncertaintyNet"
+        config["losses"] = [dict(type="ffplug_ugsp.UncertaintyLoss")]
+    elif variant == "dense":
+        config["network"]["prune"] = False
+    else:
+        config["network"]["auxiliary"] = variant == "ugsp"
+        config["losses"].append(dict(type="ffplug_ugsp.SparsityLoss", target=0.5))
+    if variant in ("labels", "ugsp"):
+        config["losses"].append(dict(type="ffplug_ugsp.LabelLoss"))
+    if variant == "ugsp":
+        auxiliary = dict(type="ffplug_ugsp.LaplacianLoss", found="auxiliary_frame", weight=0.5)
+        contrast = dict(type="ffplug_ugsp.GeometryLoss", wanted="auxiliary_features", weight=0.001)
+        config["losses"] += [auxiliary, contrast]
+    if variant == "doubt":
+        del config["network"]["type"]
+        config["network"] = dict(type="ffplug_ugsp.UncertaintyNet", widths=NETWORK["widths"], depths=NETWORK["depths"])
+    return config
+
+
+def _trained(variant: str, seed: int, shared: Path) -> Any:
+    """The model of a variant, from the disk where it was trained before."""
+    from ffplug import build_model
+
+    _folder[:] = [shared]
+    target = shared / f"seed{seed}" / f"{variant}.pt"
+    once(target, lambda: _train(variant, seed, shared, target))
+    model = build_model(_config("dense" if variant == "base" else variant))
+    model.load_state_dict(torch.load(target, weights_only=True), strict=False)
+    return model
+
+
+def _train(variant: str, seed: int, shared: Path, target: Path) -> None:
+    """Train a variant from the base of its seed, or the base from scratch."""
+    from ffplug_ugsp.engine import PiecewiseHook
+    from ffplug_ugsp.structures import InterpolationSample
+
+    from ffplug import build_model
+
+    steps = {"base": BASE, "doubt": DOUBT}.get(variant, FINE)
+    torch.manual_seed(100 * seed + sum(map(ord, variant)))
+    model = build_model(_config("dense" if variant == "base" else variant)).train()
+    if variant != "base":
+        model.load_state_dict(_trained("base", seed, shared).state_dict(), strict=False)
+    needs_labels = variant in ("labels", "ugsp")
+    labels = _labels(seed, shared) if needs_labels else None
+    schedules = {}
+    if variant not in ("base", "dense", "doubt"):
+        schedules["network.temperature"] = [(0, 1.0), (2 * steps // 3, 0.4)]
+        schedules["network.mask_mode"] = [(0, "soft"), (2 * steps // 3, "straight")]
+        schedules["losses.1.scale"] = [(0, 0.0), (steps // 10, 1.0)]
+    if needs_labels:
+        schedules["losses.2.scale"] = [(0, 0.0), (steps // 10, 1.0)]
+        schedules["losses.2.weight"] = [(0, 0.5), (2 * steps // 3, 0.5), (steps, 0.1)]
+    hook = PiecewiseHook(schedules)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-4)
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, steps + 1, pct_start=0.05)
+    triplets, draw = _triplets(shared / "train.npy"), np.random.default_rng((seed, 1))
+    for step in range(steps):
+        hook.apply(model, step)
+        inputs, samples = [], []
+        for _ in range(BATCH):
+            number = int(draw.integers(len(triplets)))
+            top, left = (int(draw.integers(side - CROP + 1)) for side in SIZE)
+            parts = [triplets[number].flatten(0, 1)] + ([labels[number]] if needs_labels else [])
+            parts = torch.cat(parts)[:, top : top + CROP, left : left + CROP]
+            axes = [axis for axis in (1, 2) if draw.random() < 0.5]
+            parts = parts.flip(axes)
+            triplet = parts[:9].unflatten(0, (3, 3))
+            inputs.append(triplet[[0, 2]] if draw.random() < 0.5 else triplet[[2, 0]])
+            samples.append(InterpolationSample(metainfo=dict(sample_id=str(number))))
+            samples[-1].gt_frame = triplet[1]
+            if needs_labels:
+                samples[-1].gt_labels = parts[9:]
+        terms = model(torch.stack(inputs), samples, mode="loss")
+        loss, _ = model.parse_losses(terms)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        rate.step()
+    torch.save(model.state_dict(), target)
+
+
+def _labels(seed: int, shared: Path) -> torch.Tensor:
+    """Labels of the training frames, N×3×H×W: where the uncertainty is above its quantile over all of them."""
+    from ffplug_ugsp.labels import label, thresholds
+
+    network = _trained("doubt", seed, shared).network.eval()
+    maps = [network.uncertainty(triplet[None, 0], triplet[None, 2]) for triplet in _triplets(shared / "train.npy")]
+    found = thresholds(maps, RATES)
+    return torch.cat([label(one, found) for one in maps])
+
+
+def plot(results: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> None:
+    """PSNR by time, each seed a thin line, the mean a thick one."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.4), layout="constrained")
+    axis = figure.subplots()
+    colours = dict(zip(results, ("#777777", "#c8553d", "#3f9b76", "#26406f"), strict=True))
+    for variant, colour in colours.items():
+        rows = list(results[variant].values())
+        lines = [[(row[f"ms{n}"], row[f"psnr{n}"]) for n in ("34", "50")] for row in rows]
+        for line in lines:
+            axis.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.6)
+        mean = np.mean(lines, axis=0)
+        axis.plot(mean[:, 0], mean[:, 1], "o-", color=colour, label=variant)
+    axis.set_xlabel("processor time of a frame of 256×448, ms")
+    axis.set_ylabel("PSNR, dB (higher is better)")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    figure.savefig(path, dpi=120)

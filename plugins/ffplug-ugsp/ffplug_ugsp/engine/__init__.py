@@ -1,0 +1,5 @@
+"""Schedules of a training."""
+
+from ffplug_ugsp.engine.schedules import PiecewiseHook
+
+__all__ = ["PiecewiseHook"]
