@@ -86,9 +86,8 @@ def curve(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "curve.md").write_text(curves.table(points))
     (folder / "curve.json").write_text(json.dumps([dataclasses.asdict(point) for point in points], indent=1))
-    data = chosen[0]["data_samples"]
-    title = f"{Path(config).stem}, {len(chosen)} pairs of {data.dataset}{', procedural' if data.procedural else ''}"
-    curves.draw(points, folder / "curve.png", title)
+    source = chosen[0]["data_samples"].source
+    curves.draw(points, folder / "curve.png", f"{Path(config).stem}, {len(chosen)} pairs: {source}")
     click.echo(curves.table(points))
     click.echo(f"written to {folder}")
 
