@@ -61,7 +61,6 @@ REASONS = {
     "demo": "it goes on with what `make demo` has made",
     "variation": "it is another form of a command that runs here or on another page",
     "several machines": "it needs several machines, GPUs or a scheduler",
-    "onnx": "it needs onnx, onnxscript and onnxruntime, which no test installs",
     "fragment": "it is part of a file, or shows what a page before it built",
 }
 LANGUAGES = {"", "csv", "python", "bash", "toml", "yaml", "json", "cpp", "text", "html", "ini"}

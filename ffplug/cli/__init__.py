@@ -29,6 +29,7 @@ COMMANDS = {
     "infer": "Estimate the flow of pictures, folders or videos.",
     "submit": "Write and check the archive of a benchmark submission.",
     "convert": "Convert a published checkpoint.",
+    "export": "Write a model as ONNX, with a description of its inputs.",
     "weights": "List, pull, verify and mirror released weights.",
     "migrate": "Translate a config of another system.",
     "flops": "Count parameters and FLOPs of a model.",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ffplug.errors import ConfigError, DataError, did_you_mean
+from ffplug.models.export import Channel, ExportCase
 from ffplug.models.layers import fixed_weights
 from ffplug.models.padding import pad, padding_for, unpad
 from ffplug.models.parts import (
@@ -482,6 +483,35 @@ class RecurrentFlowEstimator(BaseModel):
         finally:
             self.train(was_training)
 
+    def export_case(self, height: int, width: int) -> ExportCase:
+        """What ``ffplug export`` writes: two frames of one size, and the flow after ``test_iterations``.
+
+        Raises:
+            ConfigError: the model takes more than frames, or stops when it likes: no fixed graph is the same; or a side
+                is no multiple of what its parts need.
+        """
+        multiple = math.lcm(self.size_multiple, getattr(self.data_preprocessor, "multiple", 1))
+        if height % multiple or width % multiple:
+            raise ConfigError(f"frames of {height}×{width} pixels: expected sides in multiples of {multiple}; pad them")
+        if self._priors() or any(d.policy is not None for d in (self.decoder, *self.decoders.values())):
+            raise ConfigError("this model has a prior or a policy, which take more than two frames: export it without")
+        draw = torch.Generator().manual_seed(0)
+        names = ("image1", "image2")
+        frames = torch.rand(2, 1, 3, height, width, generator=draw) * 255
+        colours = tuple(Channel(c, 0.0, 255.0, f"{c} of the frame, as stored") for c in ("red", "green", "blue"))
+        flow = tuple(
+            Channel(axis, None, None, f"motion from image1 to image2 in pixels, {way}")
+            for axis, way in (("x", "to the right"), ("y", "down"))
+        )
+        return ExportCase(
+            module=_PlainFlow(self),
+            inputs=dict(zip(names, frames, strict=True)),
+            outputs=("flow",),
+            channels={**dict.fromkeys(names, colours), "flow": flow},
+            conventions={"grid": "row 0 is at the top", "iterations": str(self.test_iterations)},
+            multiple=multiple,
+        )
+
     def _predict_whole(
         self,
         image1: Tensor,
@@ -506,6 +536,17 @@ class RecurrentFlowEstimator(BaseModel):
             pad(image1, padding), pad(image2, padding), iterations, flow_init, inputs=inputs, video=video
         )
         return _unpad_flows(self._result(outputs), padding)
+
+
+class _PlainFlow(nn.Module):
+    """A model as two frames in, flow out."""
+
+    def __init__(self, model: RecurrentFlowEstimator) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image1: Tensor, image2: Tensor) -> Tensor:
+        return self.model.predict_flow(image1, image2)["flow"]
 
 
 def _build(config: dict | nn.Module | None) -> Any:

@@ -12,27 +12,36 @@ from ffplug.errors import CheckpointError, ConfigError
 from ffplug_stss.models.network import enlarge
 from ffplug_stss.registry import MODELS
 
+NORMS = ("l1", "l2")
 _VGG = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 @MODELS.register_module()
 class ReshadingLoss(nn.Module):
-    """Mean absolute error, and once more inside of holes (section "Loss" of STSS, AAAI 2024).
+    """Mean error, and once more inside of holes (section "Loss" of STSS, AAAI 2024).
 
     A pixel of the result is in a hole where the enlarged mask is exactly 0, so a hole of one pixel counts as none.
 
     Args:
         hole_weight: factor of the mean error inside of holes; 3 is what the published code computes (it sums over
             colours and divides by pixels).
+        norm: ``l1``, the absolute error, is published; ``l2`` is 20 times the squared one. A short training gains more
+            by the latter: the absolute error is content with the enlarged frame wherever that is right more often than
+            not.
+
+    Raises:
+        ConfigError: there is no such norm.
 
     Example:
         dict(type="ffplug_stss.ReshadingLoss")
     """
 
-    def __init__(self, hole_weight: float = 3.0) -> None:
+    def __init__(self, hole_weight: float = 3.0, norm: str = "l1") -> None:
         super().__init__()
-        self.hole_weight = hole_weight
+        if norm not in NORMS:
+            raise ConfigError(f"norm={norm!r}: expected one of {', '.join(NORMS)}")
+        self.hole_weight, self.norm = hole_weight, norm
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Compare frames.
@@ -43,12 +52,14 @@ class ReshadingLoss(nn.Module):
             mask: N×1×H×W, 1 = valid.
 
         Returns:
-            ``loss_l1`` and ``loss_hole``; the latter is 0 where there is no hole.
+            ``loss_l1`` (or ``loss_l2``) and ``loss_hole``; the latter is 0 where there is no hole.
         """
         error = (prediction - target).abs()
+        if self.norm == "l2":
+            error = 20 * error.square()
         hole = (enlarge(mask) == 0).to(error.dtype)
         inside = (error * hole).sum() / (3 * hole.sum()).clamp(min=1e-6)
-        return {"loss_l1": error.mean(), "loss_hole": self.hole_weight * inside}
+        return {f"loss_{self.norm}": error.mean(), "loss_hole": self.hole_weight * inside}
 
 
 @MODELS.register_module()

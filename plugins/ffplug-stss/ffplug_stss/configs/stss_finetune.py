@@ -1,4 +1,4 @@
-"""The released Arena weights, trained on for 100 steps on procedural scenes.
+"""The released Arena weights, trained on for some 100 steps on procedural scenes.
 
 Fetch them first: ``ffplug weights pull stss_arena``.
 """
@@ -6,9 +6,12 @@ Fetch them first: ``ffplug weights pull stss_arena``.
 from mmengine.config import read_base
 
 with read_base():
-    from .stss_procedural import *
+    from .stss_small import *
 
+model["network"] = dict(type="ffplug_stss.STSSNet", reshading=dict(type="ffplug_stss.EfficientReshading"))
 model["pretrained"] = "stss_arena"
-train_cfg.update(max_iters=100, val_interval=50)
-default_hooks["checkpoint"].update(interval=50)
+optim_wrapper["optimizer"].update(lr=2e-4)
+param_scheduler[1].update(T_max=90)
+train_cfg.update(max_iters=120, val_interval=60)
+default_hooks["checkpoint"].update(interval=60)
 default_hooks["logger"].update(interval=10)

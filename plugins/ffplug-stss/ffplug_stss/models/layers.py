@@ -68,3 +68,18 @@ def stack(*widths: int, stride: int = 1, last: str = "relu") -> nn.Sequential:
             for i in range(count)
         )
     )
+
+
+def balance(layer: nn.Module) -> None:
+    """Draw a convolution's weights so that its result is about as large as its input, gate and ReLU counted in."""
+    if not isinstance(layer, Convolution):
+        return
+    gated = isinstance(layer, GatedConvolution)
+    rectified = layer.relu if gated else layer.activation == "relu"
+    with torch.no_grad():
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if rectified else "linear")
+        nn.init.zeros_(layer.bias)
+        if gated:
+            # A gate begins at one half.
+            layer.weight[:-1] *= 2
+            layer.weight[-1] = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ffplug.errors import ConfigError
 from ffplug.models.layers import PointwiseConv2d
 from ffplug_stss.channels import HISTORY, SCALE, Inputs
-from ffplug_stss.models.layers import GatedConvolution, stack
+from ffplug_stss.models.layers import GatedConvolution, balance, stack
 from ffplug_stss.registry import MODELS
 
 
@@ -20,14 +20,15 @@ class HistoryEncoder(nn.Module):
     """Features of earlier frames at 1/8 of the resolution, fused through a gate.
 
     Args:
+        fine: channels of each frame's features at 1/2 of the resolution.
         channels: of the result, and of each frame's features.
     """
 
-    def __init__(self, channels: int = 32) -> None:
+    def __init__(self, fine: int = 24, channels: int = 32) -> None:
         super().__init__()
         self.frame = nn.Sequential(
-            stack(4, 24, 24, 24, stride=2),
-            stack(24, channels, channels, channels, stride=2),
+            stack(4, fine, fine, fine, stride=2),
+            stack(fine, channels, channels, channels, stride=2),
             stack(channels, channels, channels, channels, stride=2),
         )
         self.fuse = GatedConvolution(HISTORY * channels, channels, activation="none")
@@ -56,18 +57,20 @@ class Up(nn.Module):
     """Twice the size, beside what the encoder had there, then two convolutions.
 
     Args:
-        inputs: channels of both together.
+        inputs: channels of what is enlarged.
+        skipped: channels of what the encoder had.
         outputs: channels of the result.
         align_corners: how the size is doubled.
     """
 
-    def __init__(self, inputs: int, outputs: int, align_corners: bool) -> None:
+    def __init__(self, inputs: int, skipped: int, outputs: int, align_corners: bool) -> None:
         super().__init__()
-        self.convolutions = stack(inputs, inputs // 2, outputs)
+        self.skipped = skipped
+        self.convolutions = stack(skipped + inputs, (skipped + inputs) // 2, outputs)
         self.align_corners = align_corners
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """N×a×H/2×W/2 and N×b×H×W, a + b inputs -> N×outputs×H×W."""
+        """N×inputs×H/2×W/2 and N×skipped×H×W -> N×outputs×H×W."""
         # The size is given in numbers, for exporters that take no factor with align_corners.
         x = F.interpolate(x, size=skip.shape[2:], mode="bilinear", align_corners=self.align_corners)
         return self.convolutions(torch.cat([skip, x], dim=1))
@@ -85,24 +88,51 @@ class STSSNet(nn.Module):
         history: encode the earlier frames; without, ``history`` of the input is not read.
         align_corners: how the decoder doubles sizes. True is published, and makes results depend a little on where a
             picture is cut; False does not.
+        widths: channels of the finer two levels and of the coarser two; the published network has 24 and 32.
+        balanced: draw weights so that the signal keeps its size through gates, which halve it, and start from the
+            enlarged frame itself. PyTorch's own start, which is published, shrinks what eleven gates pass on to almost
+            nothing, and short trainings do not leave the enlarged frame.
 
     Example:
         dict(type="ffplug_stss.STSSNet", reshading=dict(type="ffplug_stss.EfficientReshading"))
     """
 
     def __init__(
-        self, reshading: Mapping[str, Any] | None = None, history: bool = True, align_corners: bool = True
+        self,
+        reshading: Mapping[str, Any] | None = None,
+        history: bool = True,
+        align_corners: bool = True,
+        widths: Sequence[int] = (24, 32),
+        balanced: bool = False,
     ) -> None:
         super().__init__()
-        self.stem = nn.Sequential(GatedConvolution(21, 24), GatedConvolution(24, 24))
-        self.down = nn.ModuleList([Down(24, 24), Down(24, 32), Down(32, 32)])
-        self.history = HistoryEncoder(32) if history else None
+        if len(widths) != 2 or min(widths) < 2:
+            raise ConfigError(f"widths={tuple(widths)}: expected two numbers of channels, of at least 2")
+        fine, coarse = widths
+        self.stem = nn.Sequential(GatedConvolution(21, fine), GatedConvolution(fine, fine))
+        self.down = nn.ModuleList([Down(fine, fine), Down(fine, coarse), Down(coarse, coarse)])
+        self.history = HistoryEncoder(fine, coarse) if history else None
         self.reshading = MODELS.build(dict(reshading)) if reshading is not None else None
-        bottom = (self.reshading.channels if self.reshading is not None else 32) + (32 if history else 0)
+        bottom = (self.reshading.channels if self.reshading is not None else coarse) + (coarse if history else 0)
         self.up = nn.ModuleList(
-            [Up(bottom + 32, 32, align_corners), Up(56, 24, align_corners), Up(48, 24, align_corners)]
+            [
+                Up(bottom, coarse, coarse, align_corners),
+                Up(coarse, fine, fine, align_corners),
+                Up(fine, fine, fine, align_corners),
+            ]
         )
-        self.head = PointwiseConv2d(24, 3 * SCALE**2)
+        self.head = PointwiseConv2d(fine, 3 * SCALE**2)
+        if balanced:
+            self._balance()
+
+    def _balance(self) -> None:
+        self.apply(balance)
+        with torch.no_grad():
+            for up in self.up:
+                # What comes from below is noise at first; were it loud, training would silence it for good.
+                up.convolutions[0].weight[:, up.skipped :] *= 0.2
+            nn.init.normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor, feature: Tensor, mask: Tensor, history: Tensor) -> Tensor:
         """Produce a frame; the arguments are the fields of :class:`ffplug_stss.channels.Inputs`.

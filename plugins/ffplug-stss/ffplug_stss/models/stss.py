@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ffplug.apis.models import load_weights
 from ffplug.errors import ConfigError, DataError
+from ffplug.models.export import ExportCase
 from ffplug.models.layers import fixed_weights
 from ffplug.models.padding import pad
-from ffplug_stss.channels import CHANNELS, SCALE, unpack
+from ffplug_stss.channels import CHANNELS, CONVENTIONS, HISTORY, SCALE, described, unpack
 from ffplug_stss.models.network import enlarge
 from ffplug_stss.registry import MODELS
 from ffplug_stss.structures import SupersampleSample
@@ -151,6 +152,31 @@ class STSS(BaseModel):
             terms.update(loss(frames, target, mask))
         return terms
 
+    def export_case(self, height: int, width: int) -> ExportCase:
+        """What ``ffplug export`` writes: the four inputs of the network, and the frame.
+
+        Raises:
+            ConfigError: a side is no multiple of 8.
+        """
+        if height % 8 or width % 8 or min(height, width) < 8:
+            raise ConfigError(
+                f"STSS: input of {height}×{width} pixels: expected sides in multiples of 8; repeat the last row and "
+                "column up to one, and cut the result"
+            )
+        draw = torch.Generator().manual_seed(0)
+        packed = torch.rand(1, CHANNELS, height, width, generator=draw)
+        packed[:, 15::4] = (packed[:, 15::4] > 0.2).float()
+        x, feature, mask, history = unpack(packed)
+        return ExportCase(
+            module=_Plain(self.network),
+            inputs=dict(x=x, feature=feature, mask=mask, history=history.flatten(1, 2)),
+            outputs=("frame",),
+            channels=described(),
+            conventions=CONVENTIONS,
+            multiple=8,
+            resizable=True,
+        )
+
     def example_batch(self, batch_size: int = 2) -> dict[str, Any]:
         """A small batch as a data loader would give it, always the same: 20×28 pixels with a hole."""
         generator = torch.Generator().manual_seed(0)
@@ -169,3 +195,14 @@ class STSS(BaseModel):
             inputs.append(values)
             samples.append(sample)
         return dict(inputs=inputs, data_samples=samples)
+
+
+class _Plain(torch.nn.Module):
+    """The network with its history as 12 channels: no tensor of five axes, which engines dislike."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor, feature: Tensor, mask: Tensor, history: Tensor) -> Tensor:
+        return self.network(x, feature, mask, history.unflatten(1, (HISTORY, history.shape[1] // HISTORY)))
