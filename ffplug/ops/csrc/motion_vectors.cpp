@@ -68,22 +68,33 @@ struct Picture {
 
 constexpr index_t kSide = 8;
 
+typedef uint8_t Octets __attribute__((vector_size(kSide)));
+typedef uint16_t Words __attribute__((vector_size(kSide * sizeof(uint16_t))));
+typedef int32_t Whole __attribute__((vector_size(kSide * sizeof(int32_t))));
+typedef scalar Line __attribute__((vector_size(kSide * sizeof(scalar))));
+
+inline Line line(const uint8_t* from) {
+  Octets octets;
+  std::memcpy(&octets, from, kSide);
+  // In three steps, each of which is an instruction; compilers take one step apart.
+  return __builtin_convertvector(__builtin_convertvector(__builtin_convertvector(octets, Words), Whole), Line);
+}
+
 // Sum of the absolute differences of a block to a picture, shifted to (to_x + u, to_y + v); gives up beyond `limit`.
 scalar block_inside(const Picture& image, const Picture& other, index_t x, index_t y, index_t to_x, index_t to_y,
                     scalar u, scalar v, scalar limit) {
-  scalar upper[kSide], lower[kSide], sums[kSide] = {};
   const uint8_t* from = other.pixels + to_y * other.stride + to_x;
   const uint8_t* here = image.pixels + y * image.stride + x;
-  for (index_t i = 0; i < kSide; ++i) upper[i] = scalar(from[i]) * (1 - u) + scalar(from[i + 1]) * u;
+  const scalar left = 1 - u, above = 1 - v;
+  Line upper = line(from) * left + line(from + 1) * u, sums = {};
   scalar sum = 0;
   for (index_t row = 0; row < kSide; row += 2) {
     for (index_t part = 0; part < 2; ++part) {
       from += other.stride;
-      for (index_t i = 0; i < kSide; ++i) {
-        lower[i] = scalar(from[i]) * (1 - u) + scalar(from[i + 1]) * u;
-        sums[i] += std::abs(upper[i] * (1 - v) + lower[i] * v - scalar(here[i]));
-        upper[i] = lower[i];
-      }
+      const Line lower = line(from) * left + line(from + 1) * u;
+      const Line difference = upper * above + lower * v - line(here);
+      sums += difference < 0 ? -difference : difference;
+      upper = lower;
       here += image.stride;
     }
     sum = ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
