@@ -235,9 +235,12 @@ def _check_files(
 
 
 def _listed(pair: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files of an entry with their kinds; those of a sample that is no pair are arrays under ``..._path``."""
+    """The files of an entry with their kinds; those of a sample that is no pair are under ``..._path``, by suffix."""
     if "img1_path" not in pair:
-        yield from ((path, "array") for key, path in pair.items() if key.endswith("_path") and path)
+        for key, path in pair.items():
+            if key.endswith("_path") and path:
+                suffix = os.path.splitext(path)[1].lower()
+                yield path, "image" if suffix in IMAGE_SUFFIXES else "flow" if suffix == ".flo" else "array"
         return
     yield pair["img1_path"], "image"
     yield pair["img2_path"], "image"

@@ -1,0 +1,45 @@
+"""Frames between frames: public sets as they lie on disk, and procedural scenes."""
+
+from ffplug_ugsp.datasets.benchmarks import (
+    MiddleburyInterpolationDataset,
+    SNUFILMDataset,
+    UCF101Dataset,
+    X4KDataset,
+    XiphDataset,
+)
+from ffplug_ugsp.datasets.layouts import (
+    MiddleburyInterpolationLayout,
+    SNUFILMLayout,
+    UCF101Layout,
+    VimeoSeptupletLayout,
+    VimeoTripletLayout,
+    X4KLayout,
+    XiphLayout,
+)
+from ffplug_ugsp.datasets.scenes import ProceduralTripletDataset, draw_scene, exact_triplet
+from ffplug_ugsp.datasets.triplets import AugmentTriplet, LoadTriplet, PackTriplet, TripletDataset
+from ffplug_ugsp.datasets.vimeo import VimeoSeptupletDataset, VimeoTripletDataset
+
+__all__ = [
+    "AugmentTriplet",
+    "LoadTriplet",
+    "MiddleburyInterpolationDataset",
+    "MiddleburyInterpolationLayout",
+    "PackTriplet",
+    "ProceduralTripletDataset",
+    "SNUFILMDataset",
+    "SNUFILMLayout",
+    "TripletDataset",
+    "UCF101Dataset",
+    "UCF101Layout",
+    "VimeoSeptupletDataset",
+    "VimeoSeptupletLayout",
+    "VimeoTripletDataset",
+    "VimeoTripletLayout",
+    "X4KDataset",
+    "X4KLayout",
+    "XiphDataset",
+    "XiphLayout",
+    "draw_scene",
+    "exact_triplet",
+]
