@@ -213,15 +213,15 @@ class FrameInterpolator(BaseModel):
         return terms
 
     def example_batch(self, batch_size: int = 2) -> dict[str, Any]:
-        """A small batch as a data loader would give it, always the same: pairs of 32×64 pixels."""
+        """A small batch as a data loader would give it, always the same: pairs of 64×64 pixels."""
         draw = torch.Generator().manual_seed(0)
         inputs, samples = [], []
         for number in range(batch_size):
-            frames = torch.rand(3, 3, 32, 64, generator=draw)
+            frames = torch.rand(3, 3, 64, 64, generator=draw)
             sample = InterpolationSample(metainfo=dict(sample_id=f"example/{number}", dataset="example", timestep=0.5))
             sample.gt_frame = frames[1]
-            sample.gt_labels = (torch.rand(3, 32, 64, generator=draw) > 0.5).float()
-            sample.gt_flow = 4 * torch.rand(4, 32, 64, generator=draw) - 2
+            sample.gt_labels = (torch.rand(3, 64, 64, generator=draw) > 0.5).float()
+            sample.gt_flow = 4 * torch.rand(4, 64, 64, generator=draw) - 2
             inputs.append(frames[::2].clone())
             samples.append(sample)
         return dict(inputs=inputs, data_samples=samples)

@@ -135,8 +135,11 @@ class UGSPNet(InterpolationNetwork):
             return self.outputs(frame0, frame1, timestep, valid=valid)["frame"]
         return self.sparse(frame0, frame1, valid)["frame"]
 
+    @torch.compiler.disable
     def sparse(self, frame0: Tensor, frame1: Tensor, valid: tuple[int, int] | None = None) -> dict[str, Any]:
         """The same as :meth:`outputs` up to rounding, computed at the pixels of the masks; for inference.
+
+        What it computes depends on the frames, so ``torch.compile`` leaves it as it is.
 
         Returns:
             ``frame``, ``masks`` (bool) and ``flow``, that of full size.
