@@ -176,7 +176,13 @@ class MotionVectorVideo(VideoFrames):
             )
 
     def _open(self) -> av.container.InputContainer:
-        container = super()._open() if self._content is None else av.open(io.BytesIO(self._content))
+        if self._content is None:
+            container = super()._open()
+        else:
+            try:
+                container = av.open(io.BytesIO(self._content))
+            except av.FFmpegError as error:
+                raise DataError(f"{self.path}: cannot be opened as a video ({error.strerror})") from error
         context = container.streams.video[0].codec_context
         context.flags |= Flags.unaligned  # crop exactly as the stream says
         context.flags2 |= Flags2.export_mvs
@@ -292,7 +298,9 @@ class MotionVectorVideo(VideoFrames):
                 except av.InvalidDataError:
                     if packet.size and packet.pts is None:
                         expected.append(float(packets / self.rate))
-                    frames = [] if packet.size or self.threads == 1 else self._tail(previous)
+                    frames = []
+                if not packet.size and self.threads > 1 and len(frames) < len(expected):
+                    frames = self._tail(previous)
                 self.seconds["decode"] += time.perf_counter() - begun
                 for frame in frames:
                     at = frame.time if frame.time is not None else float(position / self.rate)

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from av.bitstream import BitStreamFilterContext
 from ffplug_mvflow.bitstream import h264_parameters
 from ffplug_mvflow.fields import INPUTS, MotionField, flow_from_previous, flow_to_previous, spread, turn
 from ffplug_mvflow.video import MotionVectorVideo
@@ -293,6 +294,75 @@ def test_variable_rate_scales_by_time(tmp_path, caplog):
                 step = times[frame.position] - times[frame.position - 1]
                 found = spans[frame.position][side][known & (frame.field.distance[side] == distance)]
                 assert found.unique().tolist() == pytest.approx([apart / step], rel=1e-3)
+
+
+def same_field(one, other):
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("flow", "valid", "distance", "span"))
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+def test_reading_on_from_any_frame(tmp_path, b_frames):
+    path = write(tmp_path / "clip.mp4", moving(30), **x264(keyint=6, bframes=b_frames, b_adapt=0))
+    whole = list(MotionVectorVideo(path).coded_frames())
+    for start in (0, 1, 6, 13, 17, 24, 29):
+        video = MotionVectorVideo(path)
+        frames = list(video.coded_frames(start))
+        assert [frame.position for frame in frames] == list(range(start, 30))
+        for frame, wanted in zip(frames, whole[start:], strict=True):
+            assert frame.kind == wanted.kind and np.array_equal(frame.image(), wanted.image())
+            assert (frame.field is None) == (wanted.field is None)
+            assert frame.field is None or same_field(frame.field, wanted.field)
+    decoded = []
+    video = MotionVectorVideo(path)
+    video._picture = lambda *given, make=video._picture: decoded.append(given) or make(*given)
+    next(video.coded_frames(24))
+    assert len(decoded) < 16  # not from the beginning
+
+
+@pytest.mark.parametrize("name", ["p_only", "b_frames"])
+def test_threads_change_nothing(name):
+    one, several = (
+        list(MotionVectorVideo(GOLDEN / f"{name}.mp4", threads=count).coded_frames()) for count in (1, 3)
+    )
+    for frame, wanted in zip(several, one, strict=True):
+        assert np.array_equal(frame.image(), wanted.image()) and frame.time == wanted.time
+        assert frame.field is None or same_field(frame.field, wanted.field)
+
+
+@pytest.mark.parametrize(("number", "bframes"), [(3, 0), (8, 0), (9, 0), (8, 2)])
+def test_threads_lose_no_more_than_the_damaged_frame(tmp_path, number, bframes):
+    """At the end of a stream a decoder with threads gives up all that it has in hand."""
+    path = damage(write(tmp_path / "clip.mp4", moving(10), **x264(bframes=bframes, b_adapt=0, keyint=5)), number)
+    one, several = ([frame.problem for frame in MotionVectorVideo(path, threads=count)] for count in (1, 4))
+    assert several == one and len(one) == 10 and sum(problem is not None for problem in one) == 1
+
+
+@pytest.mark.parametrize("crop", [(16, 8), (0, 32), (6, 0)])
+def test_pictures_that_are_cropped_at_the_left_and_top(tmp_path, crop):
+    """Vectors lie on the picture as it is coded."""
+    left, top = crop
+    frames = moving(3)
+    frames[1][24:56, 40:80] = np.random.RandomState(1).randint(0, 255, (32, 40, 3))  # intra blocks
+    path, cropped = write(tmp_path / "clip.mp4", frames, **x264()), tmp_path / "cropped.mp4"
+    with av.open(str(path)) as source, av.open(str(cropped), "w") as target:
+        stream = source.streams.video[0]
+        copy = target.add_stream_from_template(stream)
+        metadata = BitStreamFilterContext(f"h264_metadata=crop_left={left}:crop_top={top}", stream, copy)
+        packets = [packet for packet in source.demux(stream) if packet.size]
+        for packet in [*(p for packet in packets for p in metadata.filter(packet)), *metadata.filter(None)]:
+            packet.stream = copy
+            target.mux(packet)
+    for found, wanted in zip(
+        MotionVectorVideo(cropped).coded_frames(), MotionVectorVideo(path).coded_frames(), strict=True
+    ):
+        assert (found.height, found.width) == (HEIGHT - top, WIDTH - left)
+        assert np.abs(found.image().astype(int) - wanted.image()[top:, left:]).mean() < 1
+        if found.field is None:
+            continue
+        rows, columns = (slice((side + 4) // 8, None) for side in (top, left))
+        near = wanted.field.valid[..., rows, columns]
+        assert torch.equal(found.field.valid[..., : near.shape[1], : near.shape[2]], near)
+        assert not near.all() or found.position == 2
 
 
 def damage(path: Path, number: int) -> Path:

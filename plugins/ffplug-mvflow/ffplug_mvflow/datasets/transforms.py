@@ -73,11 +73,10 @@ def _from_clip(path: str, place: int) -> tuple[np.ndarray, np.ndarray, dict[str,
     from ffplug_mvflow.video import MotionVectorVideo
 
     found = []
-    for coded in MotionVectorVideo(path).coded_frames():
-        if coded.problem is not None and place <= coded.position <= place + 1:
+    for coded in MotionVectorVideo(path, threads=1).coded_frames(place):
+        if coded.problem is not None:
             raise DataError(coded.problem)
-        if coded.position >= place:
-            found.append(coded)
+        found.append(coded)
         if len(found) == 2:
             break
     if len(found) < 2:
