@@ -105,18 +105,19 @@ class _RAFTAugment:
         self.eraser_sides = eraser_sides
         self.jitter = None if jitter is None else ColorJitter(*jitter)
 
-    def _erase(self, image: np.ndarray) -> np.ndarray:
-        """Fill one or two rectangles of a copy with the mean colour."""
+    def _erase(self, results: dict[str, Any]) -> None:
+        """Fill one or two rectangles of a copy of frame 2 with the mean colour; mark them in ``erased``, where given."""
         if np.random.rand() >= self.erase_probability:
-            return image
-        height, width = image.shape[:2]
-        image = image.copy()
+            return
+        height, width = results["img2"].shape[:2]
+        results["img2"] = image = results["img2"].copy()
         colour = np.array(cv2.mean(image)[:3])
         for _ in range(np.random.randint(1, 3)):
             left, top = np.random.randint(0, width), np.random.randint(0, height)
             across, down = np.random.randint(*self.eraser_sides), np.random.randint(*self.eraser_sides)
             image[top : top + down, left : left + across] = colour
-        return image
+            if "erased" in results:
+                results["erased"][top : top + down, left : left + across] = 1
 
     def _jitter_both(self, results: dict[str, Any]) -> None:
         """Jitter both frames as one picture, so that contrast uses their common mean."""
@@ -223,7 +224,7 @@ class RAFTDenseAugment(_RAFTAugment):
                 results["img1"], results["img2"] = self.jitter(results["img1"]), self.jitter(results["img2"])
             else:
                 self._jitter_both(results)
-        results["img2"] = self._erase(results["img2"])
+        self._erase(results)
         for flow_key, valid_key in flow_keys(results):
             if (results[valid_key] == 0).any():
                 known = (results[valid_key] > 0)[..., None]
@@ -322,7 +323,7 @@ class RAFTSparseAugment(_RAFTAugment):
         self._check_flow(results)
         if self.jitter is not None:
             self._jitter_both(results)
-        results["img2"] = self._erase(results["img2"])
+        self._erase(results)
         if self.pad:
             self._pad(results)
         self._scale(results)

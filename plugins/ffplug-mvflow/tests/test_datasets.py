@@ -174,6 +174,28 @@ def test_dropping():
     assert all(len(np.unique(flow[:8, :8, 0])) == 1 for flow in noisy)  # by cells
 
 
+def test_vectors_into_what_was_erased_are_dropped(twin):
+    augment = dict(
+        type="ffplug.RAFTDenseAugment", crop_size=(64, 88), min_scale=0.0, max_scale=0.1, eraser_sides=(20, 30)
+    )
+    quiet = dict(whole=0.0, part=0.0, swap=0.0, noise=0.0)
+    found = {}
+    for share in (0.0, 1.0):
+        drop = DropMotionVectors(**quiet, erased=share)
+        pipeline = [LoadCompressedPair(), augment, drop, PackMotionInputs()]
+        samples = CompressedFlowDataset(twin, pipeline=pipeline)
+        np.random.seed(3)
+        torch.manual_seed(3)
+        found[share] = [samples.pipeline(samples.get_data_info(index))["data_samples"] for index in range(6)]
+    lost = []
+    for kept, dropped in zip(found[0.0], found[1.0], strict=True):
+        assert "gt_erased" not in kept and torch.equal(kept.gt_flow, dropped.gt_flow)
+        gone = (kept.input_motion_valid > 0) & (dropped.input_motion_valid == 0)
+        assert not (dropped.input_motion_valid > kept.input_motion_valid).any()
+        lost.append(float(gone.float().mean()))
+    assert 0 in lost and 0.02 < max(lost) < 0.5  # half of the pairs are not erased
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

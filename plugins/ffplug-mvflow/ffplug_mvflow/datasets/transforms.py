@@ -65,6 +65,8 @@ class LoadCompressedPair(LoadFlowPair):
             )
         results.update(img1=first[:height, :width], img2=second[:height, :width])
         add_motion(results, {name: value[..., :height, :width] for name, value in inputs.items()})
+        results["erased"] = np.zeros((height, width), np.float32)  # for the augmentation to mark
+        results["further_maps"] = (*results["further_maps"], "erased")
         return results
 
 
@@ -143,16 +145,20 @@ class DropMotionVectors:
         part: probability that it loses one to three rectangles.
         swap: share of the cells of 8×8 pixels that get another cell's vector.
         noise: scale of the Laplacian noise that is added to each cell's vector, in pixels, with probability one half.
+        erased: probability that vectors into what the augmentation has erased from frame 2 are lost. That concerns
+            clips from disk; what is encoded behind the augmentation has vectors of what is to be seen.
 
     Example:
         dict(type="ffplug_mvflow.DropMotionVectors")
     """
 
-    def __init__(self, whole: float = 0.15, part: float = 0.3, swap: float = 0.05, noise: float = 1.0) -> None:
-        for name, value in (("whole", whole), ("part", part), ("swap", swap)):
+    def __init__(
+        self, whole: float = 0.15, part: float = 0.3, swap: float = 0.05, noise: float = 1.0, erased: float = 0.5
+    ) -> None:
+        for name, value in (("whole", whole), ("part", part), ("swap", swap), ("erased", erased)):
             if not 0 <= value <= 1:
                 raise ConfigError(f"DropMotionVectors: {name}={value}: expected a share in 0..1")
-        self.whole, self.part, self.swap, self.noise = whole, part, swap, noise
+        self.whole, self.part, self.swap, self.noise, self.erased = whole, part, swap, noise, erased
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Change ``motion_flow`` and its companions."""
@@ -163,6 +169,12 @@ class DropMotionVectors:
                 tall, wide = (np.random.randint(1, max(2, side // 2)) for side in (height, width))
                 top, left = np.random.randint(0, height), np.random.randint(0, width)
                 keep[top : top + tall, left : left + wide] = False
+        erased = results.pop("erased", None)
+        if erased is not None and np.random.rand() < self.erased:
+            y, x = np.mgrid[:height, :width]
+            target = np.rint(results["motion_flow"]).astype(int)
+            y, x = np.clip(y + target[..., 1], 0, height - 1), np.clip(x + target[..., 0], 0, width - 1)
+            keep &= erased[y, x] == 0
         rows, columns = -(-height // 8), -(-width // 8)
         noise = np.random.laplace(0, self.noise, (rows, columns, 2)) * (np.random.rand() < 0.5)
         flow = results["motion_flow"]
@@ -191,6 +203,7 @@ class PackMotionInputs(PackFlowInputs):
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack the sample; the last step of a pipeline."""
+        results.pop("erased", None)
         if "motion_flow" in results:
             # What the augmentation made unknown or interpolated away stays unknown in all.
             known = results["motion_valid"] > 0
