@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffplug.errors import ConfigError, DataError, did_you_mean
+from ffplug_ugsp.labels import RATES
 from ffplug_ugsp.models.layers import resize
 from ffplug_ugsp.registry import MODELS
 from ffplug_ugsp.structures import InterpolationSample
@@ -293,30 +294,50 @@ class SparsityLoss(nn.Module):
 
 @MODELS.register_module()
 class LabelLoss(nn.Module):
-    """Mean distance of the masks from labels, which tell where the frame is uncertain (UGSP, section 3.3).
-
-    Samples need ``gt_labels``.
+    """Mean distance of the masks from labels, which tell where the frame is hard (UGSP, section 3.3).
 
     Args:
         weight: factor of the term.
         scale: a second factor, which a schedule raises from 0.
+        source: ``samples``: their ``gt_labels``, as :mod:`ffplug_ugsp.labels` makes them; or ``error``: where the
+            auxiliary branch errs most in the batch at hand, which needs no first phase.
+        rates: shares of pixels that labels from errors keep at 1/8, 1/4 and 1/2 of the size.
+
+    Raises:
+        ConfigError: no such source, or shares out of range.
 
     Example:
         dict(type="ffplug_ugsp.LabelLoss")
     """
 
-    def __init__(self, weight: float = 0.5, scale: float = 0.1) -> None:
+    def __init__(
+        self, weight: float = 0.5, scale: float = 0.1, source: str = "samples", rates: Sequence[float] = RATES
+    ) -> None:
         super().__init__()
-        self.weight, self.scale = weight, scale
+        if source not in ("samples", "error"):
+            raise ConfigError(f"source={source!r}: expected 'samples' or 'error'")
+        if len(rates) != 3 or not all(0 <= rate <= 1 for rate in rates):
+            raise ConfigError(f"rates={rates}: expected three shares in 0..1")
+        self.weight, self.scale, self.source, self.rates = weight, scale, source, rates
 
     def forward(self, outputs: Outputs, target: Tensor, samples: Samples) -> dict[str, Tensor]:
         """Give ``loss_label``."""
-        labels = _stack(samples, "gt_labels", "labels")
-        total = labels.new_zeros(())
-        for place, mask in enumerate(_get(outputs, "masks")):
-            step = labels.shape[2] // mask.shape[2]
-            total = total + (labels[:, place : place + 1, ::step, ::step] - mask).abs().mean()
+        masks = _get(outputs, "masks")
+        if self.source == "samples":
+            given = _stack(samples, "gt_labels", "labels")
+            steps = [given.shape[2] // mask.shape[2] for mask in masks]
+            labels = [given[:, place : place + 1, ::step, ::step] for place, step in enumerate(steps)]
+        else:
+            error = (_get(outputs, "auxiliary_frame").detach() - target).abs().mean(dim=1, keepdim=True)
+            labels = [self._hard(error, mask, rate) for mask, rate in zip(masks, self.rates, strict=True)]
+        total = sum((label - mask).abs().mean() for label, mask in zip(labels, masks, strict=True))
         return {"loss_label": self.scale * self.weight * total / 10}
+
+    def _hard(self, error: Tensor, mask: Tensor, rate: float) -> Tensor:
+        """Cells N×1×h×w with the greatest errors of a batch, as many as the rate allows."""
+        greatest = F.max_pool2d(error, error.shape[2] // mask.shape[2])
+        chosen = greatest.flatten().topk(round(rate * greatest.numel())).indices
+        return torch.zeros_like(greatest.flatten()).index_fill(0, chosen, 1.0).view(greatest.shape)
 
 
 @MODELS.register_module()

@@ -179,15 +179,16 @@ class UGSPNet(InterpolationNetwork):
 
         Returns:
             ``frame`` N×3×H×W in 0..1; ``flows`` N×4×h×w at 1/8, 1/4, 1/2 and 1/1, in pixels of their grid; ``blend``
-            N×1×H×W, the share of the first frame; ``features`` at three levels. A network that prunes has ``masks`` at
-            1/8, 1/4 and 1/2, 0 or 1 unless it trains, ``logits`` of them at half their size, and ``activity``. In
+            N×1×H×W, the share of the first frame; ``features``, what the three finer levels give, and
+            ``level_features``, what they take. A network that prunes has ``masks`` at 1/8, 1/4 and 1/2, 0 or 1 unless
+            it trains, ``logits`` of them at half their size, and ``activity``. In
             training the auxiliary branch adds ``auxiliary_frame``, ``auxiliary_features`` and ``auxiliary_flow``.
             With a ``target`` there are ``target_features``, and what :class:`ffplug_ugsp.TeacherLoss` takes of a
             network that has a teacher.
         """
         frame0, frame1, mean = centre(frame0, frame1)
         features = list(zip(self.encoder(frame0), self.encoder(frame1), strict=True))
-        found: dict[str, Any] = dict(flows=[], features=[], masks=[], logits=[])
+        found: dict[str, Any] = dict(flows=[], features=[], level_features=[], masks=[], logits=[])
         block = self.blocks[0]
         y = block(block.head(torch.cat(features[3], dim=1)), None)
         flow, feature = resize(y, 2).split((4, y.shape[1] - 4), dim=1)
@@ -196,6 +197,7 @@ class UGSPNet(InterpolationNetwork):
         previous, mask = y, None
         for level, block in enumerate(self.blocks[1:], start=1):
             found["flows"].append(flow)
+            found["level_features"].append(feature)
             if self.prune:
                 found["logits"].append(self.blocks[level - 1].keep(previous[:, 4:]))
                 mask = self._mask(resize(found["logits"][-1], 2), mask, level - 1, valid)

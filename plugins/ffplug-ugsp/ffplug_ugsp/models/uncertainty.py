@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ffplug.models.padding import pad
 from ffplug_ugsp.models.layers import centre, resize, warp
 from ffplug_ugsp.models.ugsp import UGSPNet
 from ffplug_ugsp.registry import MODELS
@@ -69,7 +70,9 @@ class UncertaintyNet(UGSPNet):
 
     @torch.no_grad()
     def uncertainty(self, frame0: Tensor, frame1: Tensor) -> Tensor:
-        """Mean over colours of the uncertainties of three levels, N×3×H×W, for frames in multiples of 16."""
-        half = frame0.new_full((len(frame0),), 0.5)
-        levels = self.outputs(frame0, frame1, half)["uncertainties"]
-        return torch.stack([level.mean(dim=1) for level in levels], dim=1)
+        """Mean over colours of the uncertainties of the three levels, N×3×H×W, for frames N×3×H×W of any size."""
+        count, _, height, width = frame0.shape
+        padding = (0, -width % self.multiple, 0, -height % self.multiple)
+        half = frame0.new_full((count,), 0.5)
+        levels = self.outputs(pad(frame0, padding), pad(frame1, padding), half)["uncertainties"]
+        return torch.stack([level.mean(dim=1) for level in levels], dim=1)[..., :height, :width]
