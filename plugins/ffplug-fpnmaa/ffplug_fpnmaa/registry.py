@@ -9,6 +9,7 @@ from mmengine.registry import Registry
 
 from ffplug.registry import CONVERTERS as _CONVERTERS
 from ffplug.registry import LAYOUTS as _LAYOUTS
+from ffplug.registry import PREPARERS as _PREPARERS
 
 
 def _child(name: str, parent: Registry, *locations: str) -> Registry:
@@ -21,4 +22,5 @@ DATA_SAMPLERS = _child("data sampler", _DATA_SAMPLERS, "ffplug_fpnmaa.datasets")
 TRANSFORMS = _child("transform", _TRANSFORMS, "ffplug_fpnmaa.datasets")
 LAYOUTS = _child("layout", _LAYOUTS, "ffplug_fpnmaa.datasets")
 METRICS = _child("metric", _METRICS, "ffplug_fpnmaa.evaluation")
+PREPARERS = _child("preparer", _PREPARERS, "ffplug_fpnmaa.distillation")
 CONVERTERS = _child("converter", _CONVERTERS, "ffplug_fpnmaa.converters")

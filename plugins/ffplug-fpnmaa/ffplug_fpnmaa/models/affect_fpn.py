@@ -80,6 +80,7 @@ class AffectFPN(BaseModel):
             maps.
         head: config of :class:`MultiTaskAffectHead`.
         losses: configs of the terms of the training loss, called with the outputs by task and the samples.
+        image_size: side of the pictures that it is made for, in pixels; it takes others, too.
         data_preprocessor: config of what batches and normalises the samples.
         pretrained: weights to start from: a name of released ones or a path; None draws them.
         init_cfg: see MMEngine.
@@ -103,11 +104,13 @@ class AffectFPN(BaseModel):
         neck: Mapping[str, Any] | None,
         head: Mapping[str, Any],
         losses: Sequence[Mapping[str, Any]] = (),
+        image_size: int = 128,
         data_preprocessor: Mapping[str, Any] | None = None,
         pretrained: str | None = None,
         init_cfg: Any = None,
     ) -> None:
         super().__init__(dict(data_preprocessor or dict(type="ffplug_fpnmaa.AffectPreprocessor")), init_cfg)
+        self.image_size = image_size
         self.backbone = build_backbone(backbone)
         self.neck = None if neck is None else MODELS.build(dict(neck))
         self.head: MultiTaskAffectHead = MODELS.build(dict(head))
@@ -161,7 +164,10 @@ class AffectFPN(BaseModel):
         Returns:
             By task: ``va`` N×2 in ±0.99, ``expr`` N×K probabilities, ``au`` N×U probabilities.
         """
-        images = self.data_preprocessor.normalise(images.to(self._device()))
+        return self.tell(self.data_preprocessor.normalise(images.to(self._device())), flip)
+
+    def tell(self, images: Tensor, flip: bool = False) -> dict[str, Tensor]:
+        """As :meth:`analyse`, of normalised pictures N×3×H×W on the model's device."""
         found = self._told(self.head(self.levels(images)))
         if flip:
             mirrored = self._told(self.head(self.levels(images.flip(3))))

@@ -1,0 +1,129 @@
+"""``ffplug fpnmaa``: what stands beside training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+@click.group("fpnmaa")
+def command() -> None:
+    """Label faces by a teacher, list data sets, and write submissions to ABAW."""
+
+
+_MODEL = (
+    click.option("--model", required=True, help="A model's or recipe's name, a config file, or a work folder."),
+    click.option("--checkpoint", help="Weights; those of the work folder if not given."),
+    click.option("--root", required=True, help="Folder of Aff-Wild2, second ABAW release."),
+    click.option("--task", required=True, type=click.Choice(["va", "expr", "au"])),
+    click.option("--size", type=int, help="Side of the pictures that the network sees.  [its own]"),
+    click.option("--batch-size", default=64, show_default=True),
+)
+
+
+def _with_model(function: Any) -> Any:
+    for option in reversed(_MODEL):
+        function = option(function)
+    return function
+
+
+def _load(model: str, checkpoint: str | None) -> Any:
+    import torch
+
+    from ffplug.apis.models import build_model
+    from ffplug.apis.run_folder import resolve_run
+    from ffplug.errors import CheckpointError
+
+    config, path = resolve_run(model, checkpoint)
+    if path is None:
+        raise CheckpointError(f"{model}: give weights with --checkpoint; random ones would say nothing")
+    return build_model(config, checkpoint=path).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _frames(root: str, split: str, task: str, size: int) -> Any:
+    from ffplug.registry import DATASETS
+
+    pipeline = [
+        dict(type="ffplug_fpnmaa.LoadFace"),
+        dict(type="ffplug_fpnmaa.ResizeFace", size=size),
+        dict(type="ffplug_fpnmaa.PackAffect"),
+    ]
+    config = dict(type="ffplug_fpnmaa.AffWild2Dataset", data_root=root, split=split, unlabelled=True, pipeline=pipeline)
+    return DATASETS.build({**config, **({"tasks": task} if split == "test" else {})})
+
+
+@command.command("labels")
+@_with_model
+@click.option("--split", default="train", show_default=True, type=click.Choice(["train", "validation", "test"]))
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="The CSV file to write.")
+def labels(
+    model: str, checkpoint: str | None, root: str, task: str, size: int | None, batch_size: int, split: str, out: str
+) -> None:
+    """Write what a model says of every frame, for a student (`teachers=dict(va=OUT)` of its data set)."""
+    from pathlib import Path
+
+    from ffplug_fpnmaa.datasets.teachers import write_teacher_labels
+    from ffplug_fpnmaa.distillation import teacher_labels
+
+    network = _load(model, checkpoint)
+    told = teacher_labels(network, _frames(root, split, task, size or network.image_size), task, batch_size)
+    count = write_teacher_labels(Path(out), task, told)
+    click.echo(f"{count} labels are in {out}")
+
+
+@command.command("submit")
+@_with_model
+@click.option("--out", default="test_result", show_default=True, type=click.Path(file_okay=False))
+@click.option("--leading", default="first", show_default=True, type=click.Choice(["first", "unknown"]))
+@click.option("--threshold", default="probability", show_default=True, type=click.Choice(["probability", "logit"]))
+def submit(
+    model: str,
+    checkpoint: str | None,
+    root: str,
+    task: str,
+    size: int | None,
+    batch_size: int,
+    out: str,
+    leading: str,
+    threshold: str,
+) -> None:
+    """Write a challenge's files of the test videos that test_set_..._frame.txt lists: OUT/VA_Set/VIDEO.txt and so on.
+
+    A frame without a face repeats the one before; frames before the first face get what --leading says.
+    """
+    from pathlib import Path
+
+    from ffplug.datasets.layouts import join
+    from ffplug_fpnmaa.datasets.affwild2 import FOLDERS, TEST_LISTS
+    from ffplug_fpnmaa.datasets.annotations import read_frame_counts
+    from ffplug_fpnmaa.distillation import teacher_labels
+    from ffplug_fpnmaa.submission import write_submission
+
+    counts = read_frame_counts(join(root, TEST_LISTS[task]))
+    network = _load(model, checkpoint)
+    told = teacher_labels(network, _frames(root, "test", task, size or network.image_size), task, batch_size)
+    missing = write_submission(told, counts, task, Path(out), leading, threshold)
+    click.echo(
+        f"{len(counts)} videos, {sum(counts.values())} frames ({sum(missing.values())} without a face) are in "
+        f"{Path(out) / FOLDERS[task]}"
+    )
+
+
+@command.command("index")
+@click.argument("dataset", type=click.Choice(["affwild2", "affectnet", "expw"]))
+@click.option("--root", required=True, help="Folder of the data set.")
+@click.option("--split", default="train", show_default=True)
+@click.option("--every", default=1, show_default=True, help="Take frames whose number divides by it.")
+@click.option("--out", default="index.csv", show_default=True, help="Name of the list, in the folder of the data set.")
+def index(dataset: str, root: str, split: str, every: int, out: str) -> None:
+    """Write a data set as a list (CSV) that AffectIndexDataset reads, and anybody can edit."""
+    from pathlib import Path
+
+    from ffplug.registry import DATASETS
+    from ffplug_fpnmaa.datasets import write_index
+
+    kind = {"affwild2": "AffWild2Dataset", "affectnet": "AffectNetDataset", "expw": "ExpWDataset"}[dataset]
+    more = {} if dataset == "expw" else {"split": split}
+    faces = DATASETS.build(dict(type=f"ffplug_fpnmaa.{kind}", data_root=root, every=every, **more))
+    click.echo(f"{write_index(faces, Path(root) / out)} faces are in {Path(root) / out}")
