@@ -106,7 +106,7 @@ class _RAFTAugment:
         self.jitter = None if jitter is None else ColorJitter(*jitter)
 
     def _erase(self, results: dict[str, Any]) -> None:
-        """Fill one or two rectangles of a copy of frame 2 with the mean colour; mark them in ``erased``, where given."""
+        """Fill one or two rectangles of a copy of frame 2 with its mean; mark them in the map ``erased``, if there."""
         if np.random.rand() >= self.erase_probability:
             return
         height, width = results["img2"].shape[:2]

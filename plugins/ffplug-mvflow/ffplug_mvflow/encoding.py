@@ -66,6 +66,11 @@ class Encoding:
         more += f"_ref{self.references}" if self.references > 1 else ""
         return f"{self.codec}{middle}{self.quality}{more}"
 
+    @property
+    def repeat_last(self) -> bool:
+        """Whether a clip's last frame must come twice to have vectors: decoders that reorder give none at the end."""
+        return self.codec in ("mpeg1", "mpeg2") or (self.codec == "mpeg4" and self.b_frames > 0)
+
     def options(self) -> dict[str, str]:
         """The encoder's options."""
         if self.codec != "h264":
@@ -127,9 +132,7 @@ def encode_pair(image1: np.ndarray, image2: np.ndarray, encoding: Encoding) -> b
         An MP4.
     """
     buffer = io.BytesIO()
-    # FFmpeg's decoders of MPEG-1 and 2 give no vectors for the last frame of a stream, so that is one too many.
-    last = [image1] if encoding.codec in ("mpeg1", "mpeg2") else []
-    encode_clip([image2, image1, *last], encoding, buffer)
+    encode_clip([image2, image1, *[image1] * encoding.repeat_last], encoding, buffer)
     return buffer.getvalue()
 
 

@@ -102,6 +102,13 @@ def test_whole_clips_in_order_of_time(source, tmp_path, b_frames):
     assert np.median([error for error, _ in errors]) < 1.0 and np.mean([share for _, share in errors]) > 0.7
 
 
+@pytest.mark.parametrize(("codec", "b_frames"), [("mpeg4", 1), ("mpeg2", 0), ("mpeg1", 2)])
+def test_whole_clips_of_other_codecs_have_vectors_up_to_the_last(source, tmp_path, codec, b_frames):
+    compress(source, tmp_path, Encoding(codec, 3, b_frames=b_frames), kind="clips")
+    shares = [motion_error(item["data_samples"])[1] for item in CompressedFlowDataset(tmp_path)]
+    assert len(shares) == 6 and min(shares) > 0.5
+
+
 @pytest.mark.parametrize("codec", ["mpeg4", "mpeg2", "mpeg1"])
 def test_other_codecs(original, codec):
     encode = EncodePair((3, 3), codec)

@@ -321,9 +321,7 @@ def test_reading_on_from_any_frame(tmp_path, b_frames):
 
 @pytest.mark.parametrize("name", ["p_only", "b_frames"])
 def test_threads_change_nothing(name):
-    one, several = (
-        list(MotionVectorVideo(GOLDEN / f"{name}.mp4", threads=count).coded_frames()) for count in (1, 3)
-    )
+    one, several = (list(MotionVectorVideo(GOLDEN / f"{name}.mp4", threads=count).coded_frames()) for count in (1, 3))
     for frame, wanted in zip(several, one, strict=True):
         assert np.array_equal(frame.image(), wanted.image()) and frame.time == wanted.time
         assert frame.field is None or same_field(frame.field, wanted.field)
@@ -349,7 +347,7 @@ def test_pictures_that_are_cropped_at_the_left_and_top(tmp_path, crop):
         copy = target.add_stream_from_template(stream)
         metadata = BitStreamFilterContext(f"h264_metadata=crop_left={left}:crop_top={top}", stream, copy)
         packets = [packet for packet in source.demux(stream) if packet.size]
-        for packet in [*(p for packet in packets for p in metadata.filter(packet)), *metadata.filter(None)]:
+        for packet in [cut for given in (*packets, None) for cut in metadata.filter(given)]:
             packet.stream = copy
             target.mux(packet)
     for found, wanted in zip(

@@ -245,7 +245,8 @@ def _write_clip(job: tuple[dict, list[int], str, Encoding, str], dataset: FlowDa
             Path(temporary).write_bytes(encode_pair(first, second, encoding))
         else:
             frames = (_frame(info, "img1") for info in infos)
-            encode_clip((*frames, _frame(infos[-1], "img2")), encoding, temporary)
+            last = [_frame(infos[-1], "img2")] * (1 + encoding.repeat_last)
+            encode_clip((*frames, *last), encoding, temporary)
 
 
 _datasets: dict[str, FlowDataset] = {}
