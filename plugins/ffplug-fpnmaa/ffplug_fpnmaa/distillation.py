@@ -62,6 +62,14 @@ class TrainTeachers:
     Raises:
         ConfigError: a task is unknown, or no data set of the student reads labels from ``folder``.
         DataError: ``folder`` holds labels of other settings.
+
+    Example:
+        dict(
+            type="ffplug_fpnmaa.TrainTeachers",
+            teachers=dict(va="fpn_maa_parity_va"),
+            dataset=dict(type="ffplug_fpnmaa.AffWild2Dataset", data_root="data/Aff-Wild2", unlabelled=True),
+            folder="work_dirs/teachers",
+        )
     """
 
     def __init__(
@@ -75,6 +83,7 @@ class TrainTeachers:
         self.tasks = check_tasks("teachers", tuple(teachers))
         self.teachers, self.dataset, self.folder = dict(teachers), copy.deepcopy(dict(dataset)), Path(folder)
         self.checkpoints, self.cfg_options = dict(checkpoints or {}), dict(cfg_options or {})
+        self._stand_ins: dict[str, Any] = {}
 
     def __call__(self, cfg: Config) -> bool:
         """Make sure that the labels are there; returns whether any were written."""
@@ -88,6 +97,7 @@ class TrainTeachers:
             )
         # Procedural faces, where they took the place of the real ones in the student's config.
         self.dataset["data_root"] = str(taught[0].get("data_root", self.dataset.get("data_root")))
+        self._stand_ins = {step["layout"]: step for step in _steps(cfg).values() if "layout" in step}
         written = False
         for task in self.tasks:
             written |= self._label(task)
@@ -156,13 +166,25 @@ class TrainTeachers:
                 f"`ffplug train {self.teachers[task]}` and give its weights as checkpoints.{task}"
             )
         print_log(f"teacher of {task}: training by {self.teachers[task]} in {work_dir}", logger="current")
-        config = load_run_config(self.teachers[task], self._options(), work_dir, launcher="none")
+        options = self._options()
+        for key, step in _steps(self._load(task, options)).items():
+            if step.get("layout") in self._stand_ins:  # procedural faces are the student's, for all
+                options.append(f"{key}={self._stand_ins[step['layout']]!r}")
+        config = load_run_config(self.teachers[task], options, work_dir, launcher="none")
         set_resume(config, "auto")
         with open_runner(config) as runner:
             runner.train()
         if not weights.is_file():
             raise CheckpointError(f"{weights} is missing after training the teacher of {task}")
         return weights
+
+
+def _steps(cfg: Config) -> dict[str, Mapping[str, Any]]:
+    """The steps before a config's training by their dotted keys."""
+    found = cfg.to_dict().get("prepare_data") or []
+    if isinstance(found, Mapping):
+        return {"prepare_data": found}
+    return {f"prepare_data.{place}": step for place, step in enumerate(found)}
 
 
 def _taught(node: Any) -> Iterator[Mapping[str, Any]]:

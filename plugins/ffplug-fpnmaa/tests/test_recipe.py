@@ -15,7 +15,6 @@ from ffplug_fpnmaa.video import AffectTable
 from ffplug.apis.video import VideoFrames, VideoWriter
 from ffplug.cli import cli, run
 from ffplug.datasets import read_image
-from ffplug.datasets.procedural import Recipe, write_procedural
 from ffplug.errors import DataError
 
 pytest.importorskip("mmpretrain", reason="the backbones need onedl-mmpretrain")
@@ -28,7 +27,9 @@ SMALL = (
     "train_cfg.val_interval=2",
     "train_dataloader.batch_size=8",
     "default_hooks.checkpoint.interval=1",
+    "default_hooks.logger.interval=1",
 )
+FACES = ("prepare_data.0.scenes=2", "prepare_data.0.frames=14", "prepare_data.0.size=(32,32)")
 TEACHERS = dict(option.split("=", 1) for option in SMALL)
 
 
@@ -40,15 +41,14 @@ def command(*arguments, status=0):
 def folder(tmp_path_factory):
     """Where the recipe was run."""
     folder = tmp_path_factory.mktemp("run")
-    write_procedural(Recipe("affwild2", 2, 14, (32, 32), textures="analytic"), folder / "data" / "faces")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        command("train", "fpn_maa_procedural", "--cfg-options", *SMALL, options())
+        command("train", "fpn_maa_procedural", "--cfg-options", *SMALL, *FACES, options())
     return folder
 
 
 def options():
-    values = {key: json.loads(value) for key, value in TEACHERS.items()}
+    values = {key: json.loads(value) for key, value in TEACHERS.items()} | {"train_cfg.val_interval": 9}
     return f"prepare_data.1.cfg_options={values!r}"
 
 
@@ -57,12 +57,13 @@ def test_teachers_label_and_the_student_learns(folder):
     for task, width in (("va", 2), ("expr", 7), ("au", 12)):
         rows = list(csv.reader((labels / f"{task}.csv").open()))
         assert len(rows[0]) == 1 + width and (labels / task / "weights.safetensors").is_file()
-        pictures = list((folder / "data/faces/cropped_aligned").glob("train*/*.jpg"))
+        pictures = list((folder / "data/faces-procedural/cropped_aligned").glob("train*/*.jpg"))
         assert len(rows) - 1 == len(pictures)
     log = next((folder / "work_dirs" / "fpn_maa_procedural").glob("*/*.log")).read_text()
     for name in ("loss_va", "loss_ccc", "loss_expr", "loss_au", "loss_teacher_au", "affect/score", "affect/VA_samples"):
         assert f"{name}: " in log, name
     assert (folder / "work_dirs" / "fpn_maa_procedural" / "weights.safetensors").is_file()
+    assert not (folder / "data" / "faces").exists() and "procedural, not Aff-Wild2/train: 38 frames" in log
 
 
 def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
@@ -70,17 +71,26 @@ def test_what_is_done_is_not_done_again(folder, monkeypatch, capsys):
     labels = folder / "work_dirs" / "fpn_maa_procedural_teachers"
     before = {path: path.stat().st_mtime_ns for path in labels.rglob("*.csv")}
     (labels / "au.csv").unlink()  # as if the run had been cut before the last labels were whole
-    command("train", "fpn_maa_procedural", "--resume", "--cfg-options", *SMALL, options())
+    command("train", "fpn_maa_procedural", "--resume", "--cfg-options", *SMALL, *FACES, options())
     after = {path: path.stat().st_mtime_ns for path in labels.rglob("*.csv")}
     assert [path.name for path in before if before[path] != after[path]] == ["au.csv"]
     capsys.readouterr()
-    command("train", "fpn_maa_procedural", "--cfg-options", *SMALL, status=2)
+    command("train", "fpn_maa_procedural", "--cfg-options", *SMALL, *FACES, status=2)
     assert "va.csv: labels made with other settings (cfg_options)" in capsys.readouterr().err
 
 
 def test_files_of_a_submission(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
-    command("fpnmaa", "submit", "--model", "work_dirs/fpn_maa_procedural", "--root", "data/faces", "--task", "expr")
+    command(
+        "fpnmaa",
+        "submit",
+        "--model",
+        "work_dirs/fpn_maa_procedural",
+        "--root",
+        "data/faces-procedural",
+        "--task",
+        "expr",
+    )
     assert "2 videos, 28 frames" in capsys.readouterr().out
     for name in AffWild2Layout().videos(None, 1, 0):
         found = read_annotations(f"test_result/EXPR_Set/{name}.txt", "expr")
@@ -107,7 +117,7 @@ def test_frames_without_a_prediction(tmp_path):
 @pytest.fixture(scope="module")
 def clip(folder):
     path = folder / "clip.mp4"
-    pictures = sorted((folder / "data/faces/cropped_aligned/train002").glob("*.jpg"))
+    pictures = sorted((folder / "data/faces-procedural/cropped_aligned/train002").glob("*.jpg"))
     with VideoWriter(path, 10) as writer:
         for picture in pictures[:8]:
             frame = np.full((48, 80, 3), 60, np.uint8)

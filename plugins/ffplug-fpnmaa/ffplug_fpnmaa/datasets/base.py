@@ -145,7 +145,9 @@ class AffectDataset(ScannedDataset):
             counts = "; ".join(f"{count} {reason}" for reason, count in self.skipped.items())
             print_log(f"{shown}: passed over {counts}", logger="current")
         known = {task: sum(entry[task] is not None for entry in entries) for task in TASKS}
-        told = {task: sum(entry["sample_id"] in labels.rows for entry in entries) for task, labels in self._said()}
+        told = {
+            task: sum(entry["sample_id"] in labels.rows for entry in entries) for task, labels in self.teachers.items()
+        }
         counts = [f"{count} with {task}" for task, count in known.items() if task in self.tasks]
         counts += [f"{count} with a teacher's {task}" for task, count in told.items()]
         print_log(f"{shown}: {', '.join(counts)}", logger="current")
@@ -154,9 +156,6 @@ class AffectDataset(ScannedDataset):
                 path = self.teacher_files[task]
                 raise DataError(f"{path}: names none of the samples of {shown}; was it written for other data?")
         return entries
-
-    def _said(self) -> Iterable[tuple[str, Any]]:
-        return self.teachers.items()
 
     def scan(self, problems: list[Problem]) -> Iterable[dict[str, Any]]:
         """Yield the samples that are taken."""
@@ -169,7 +168,7 @@ class AffectDataset(ScannedDataset):
                 self.skip("by `every`")
                 continue
             labelled = any(entry[task] is not None for task in self.tasks)
-            labelled = labelled or any(entry["sample_id"] in labels.rows for _, labels in self._said())
+            labelled = labelled or any(entry["sample_id"] in labels.rows for _, labels in self.teachers.items())
             if not labelled and not self.unlabelled:
                 self.skip("without a valid label")
                 continue
@@ -193,7 +192,7 @@ class AffectDataset(ScannedDataset):
     def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
         """Put ``data_root`` before the path, and add what teachers say."""
         info["image_path"] = join(self.data_root, info["image_path"])
-        for task, labels in self._said():
+        for task, labels in self.teachers.items():
             said = labels.get(info["sample_id"])
             if said is None:
                 continue
