@@ -6,7 +6,7 @@ import av
 import numpy as np
 import torch
 from av.video.frame import PictureType
-from av.video.reformatter import ColorRange, Colorspace, Interpolation
+from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
 from torch import Tensor
 
 _FULL = int(ColorRange.JPEG)
@@ -33,6 +33,7 @@ class Pictures:
 
     def __init__(self, like: av.VideoFrame) -> None:
         self.like = like
+        self._to_rgb, self._from_rgb = VideoReformatter(), VideoReformatter()
         self.matrix = _MATRICES.get(
             int(like.colorspace), Colorspace.ITU709 if like.height >= 720 else Colorspace.ITU601
         )
@@ -43,12 +44,14 @@ class Pictures:
 
     def tensor(self, frame: av.VideoFrame) -> Tensor:
         """A frame as 1×3×H×W float32 RGB in 0..1; more than 8 bits stay more."""
-        rgb = frame.reformat(
+        rgb = self._to_rgb.reformat(
+            frame,
             format="rgb48le" if self.deep else "rgb24",
             interpolation=_ACCURATE,
             src_colorspace=self.matrix,
             src_color_range=self.range,
             dst_color_range=ColorRange.JPEG,
+            threads=1,
         ).to_ndarray()
         levels = torch.from_numpy(rgb.astype(np.float32)).permute(2, 0, 1)[None]
         return levels / (65535 if self.deep else 255)
@@ -58,12 +61,14 @@ class Pictures:
         levels = picture[0].permute(1, 2, 0).clamp(0, 1) * (65535 if self.deep else 255)
         array = levels.round().cpu().numpy().astype(np.uint16 if self.deep else np.uint8)
         rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb48le" if self.deep else "rgb24")
-        frame = rgb.reformat(
+        frame = self._from_rgb.reformat(
+            rgb,
             format=self.like.format.name,
             interpolation=_ACCURATE,
             src_color_range=ColorRange.JPEG,
             dst_colorspace=self.matrix,
             dst_color_range=self.range,
+            threads=1,
         )
         for name in ("colorspace", "color_range", "color_trc", "color_primaries"):
             setattr(frame, name, getattr(self.like, name))

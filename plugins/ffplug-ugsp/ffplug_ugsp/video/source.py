@@ -157,7 +157,7 @@ def _count(number: int, first: av.VideoFrame, rest: Iterator[av.VideoFrame]) -> 
 
 def _thumbnail(frame: av.VideoFrame) -> np.ndarray:
     """A small grey picture, whose averaging over areas takes the noise out."""
-    grey = frame.reformat(format="gray8").to_ndarray()
+    grey = frame.reformat(format="gray8", threads=1).to_ndarray()
     if frame.width <= THUMBNAIL:
         return grey
     height = max(1, round(frame.height * THUMBNAIL / frame.width))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import torch
 
 from ffplug.apis.inferencer import parse_device, parse_dtype
@@ -150,6 +151,7 @@ class InterpolationWork(Work):
         place = parse_device(device)
         if place.type == "cpu":
             torch.set_num_threads(self.threads)
+        cv2.setNumThreads(self.threads)
         interpolator = self.interpolator
         if isinstance(interpolator, dict):
             interpolator = build_interpolator(**interpolator, device=place)
