@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ffplug_stss.channels import HISTORY
-from ffplug_stss.rendering import Buffers, Renderer
+from ffplug_stss.rendering import Renderer
 from ffplug_stss.warping import OUTSIDE, fill_holes, from_engine, inside, occlusion_motion, same_surface, warp
 
 SHADED, EXTRAPOLATED = "SF", "EF"
@@ -58,11 +58,12 @@ class Sequence:
         if newest != time:
             missing = (warped[0] == OUTSIDE).all(dim=1, keepdim=True)
             color = fill_holes(color, self.shaded(newest), missing, occlusion_motion(motion, now.depth))
-        return _encode(warped, color, plain, now, motion)
+        names = ("base_color", "metallic", "roughness", "depth", "normal")
+        return encode(warped, color, plain, motion, **{name: getattr(now, name) for name in names})
 
     def target(self, time: int) -> np.ndarray:
         """The true frame, 2H×2W×3 float16, BGR."""
-        return _array(self.renderer.reference(time).flip(1))
+        return to_array(self.renderer.reference(time).flip(1))
 
     @staticmethod
     def kind(time: int) -> str:
@@ -70,13 +71,40 @@ class Sequence:
         return EXTRAPOLATED if time % 2 else SHADED
 
 
-def _encode(warped: list[Tensor], color: Tensor, plain: list[Tensor], now: Buffers, motion: Tensor) -> np.ndarray:
-    """Put it all in the released order, three channels of a vector reversed."""
-    vectors = [*warped, color, *plain, now.base_color]
+def encode(
+    warped: list[Tensor],
+    color: Tensor,
+    plain: list[Tensor],
+    motion: Tensor,
+    *,
+    base_color: Tensor,
+    metallic: Tensor,
+    roughness: Tensor,
+    depth: Tensor,
+    normal: Tensor,
+) -> np.ndarray:
+    """Put what a frame needs into the released order, three channels of a vector reversed; 1×C×H×W each.
+
+    Args:
+        warped: earlier frames, newest first, with -1 in holes.
+        color: the newest with its holes filled.
+        plain: as ``warped``, with -1 only outside of the frame.
+        motion: to the frame before, in pixels, x right, y down.
+        base_color: RGB.
+        metallic: one channel; likewise roughness and depth.
+        roughness: 0..1.
+        depth: 0..1.
+        normal: in the world.
+
+    Returns:
+        H×W×33 float16.
+    """
     engine = from_engine(motion).flip(1)
-    parts = [*(vector.flip(1) for vector in vectors), now.metallic, now.roughness, now.depth, now.normal.flip(1)]
-    return _array(torch.cat([*parts, torch.zeros_like(engine[:, :1]), engine], dim=1))
+    parts = [*(vector.flip(1) for vector in (*warped, color, *plain, base_color))]
+    parts += [metallic, roughness, depth, normal.flip(1)]
+    return to_array(torch.cat([*parts, torch.zeros_like(engine[:, :1]), engine], dim=1))
 
 
-def _array(image: Tensor) -> np.ndarray:
+def to_array(image: Tensor) -> np.ndarray:
+    """1×C×H×W to H×W×C float16."""
     return image[0].permute(1, 2, 0).to(torch.float16).cpu().contiguous().numpy()

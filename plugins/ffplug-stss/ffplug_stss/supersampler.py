@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 from collections import deque
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ffplug.errors import DataError
+from ffplug.datasets.base import choose
+from ffplug.errors import ConfigError, DataError
 from ffplug.models.layers import fixed_weights
+from ffplug.ops import backward_warp
 from ffplug_stss.channels import HISTORY, SCALE, Inputs
+from ffplug_stss.datasets.records import OUTSIDES
 from ffplug_stss.models.stss import STSS, pad_to_multiple
 from ffplug_stss.warping import (
+    COMPOSITIONS,
     OUTSIDE,
     compose,
-    fill_holes,
     inside,
     occlusion_motion,
     same_depth,
@@ -26,6 +30,7 @@ from ffplug_stss.warping import (
 _CHANNELS = {"normal": 3, "depth": 1, "roughness": 1, "metallic": 1, "base_color": 3, "motion": 2, "label": 1}
 _RANGES = {"normal": 1.05, "depth": 1.0, "roughness": 1.0, "metallic": 1.0, "base_color": 1.0}
 _MOST = 1e5
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -115,16 +120,36 @@ class SpaceTimeSupersampler:
         model: the network with its weights, as :func:`ffplug.get_model` gives it.
         compose: how motions are joined, see :func:`ffplug_stss.warping.compose`.
         tolerance: share of its depth by which a surface may differ, where there are no labels.
+        outside: what the network gets where nothing was in the frame: ``black``, as the released weights know it, or
+            ``repeat``, the frame's border, for networks that were trained so.
+        dtype: ``float32``, or ``float16`` or ``bfloat16`` for the network alone; warping stays in float32.
+        graph: record the network as a CUDA graph at the first frame of each size, and replay it; needs a GPU.
+        check: refuse bad buffers. Each check waits for a GPU; without, buffers are trusted.
 
     Raises:
+        ConfigError: an argument is none of the above, or there is no GPU for a graph.
         DataError: from the calls: a buffer that is missing, misshapen, out of its range, NaN or infinite; a frame
             that is to be extrapolated from nothing. The history is then as before the call.
     """
 
-    def __init__(self, model: STSS, compose: str = "exact", tolerance: float = 0.05) -> None:
+    def __init__(
+        self,
+        model: STSS,
+        compose: str = "exact",
+        tolerance: float = 0.05,
+        outside: str = "black",
+        dtype: str = "float32",
+        graph: bool = False,
+        check: bool = True,
+    ) -> None:
+        choose("compose", compose, COMPOSITIONS)
+        choose("outside", outside, OUTSIDES)
         self.model = model.eval()
         self.compose = compose
         self.tolerance = tolerance
+        self.outside = outside
+        self.check = check
+        self._network = _Network(self.model, _DTYPES[choose("dtype", dtype, tuple(_DTYPES))], graph)
         self._history: deque[_Shaded] = deque(maxlen=HISTORY)
 
     def reset(self) -> None:
@@ -142,10 +167,11 @@ class SpaceTimeSupersampler:
         Returns:
             3×2H×2W, not clamped.
         """
-        size = self._check(buffers, first=cut)
-        check_image("color", color, (3, *size))
-        if bool((color < 0).any()):
-            raise DataError(f"color: values from {float(color.min()):g} on, expected at least 0")
+        if self.check:
+            size = self._check(buffers, first=cut)
+            check_image("color", color, (3, *size))
+            if bool((color < 0).any()):
+                raise DataError(f"color: values from {float(color.min()):g} on, expected at least 0")
         if cut:
             self.reset()
         self._step(buffers)
@@ -159,14 +185,15 @@ class SpaceTimeSupersampler:
         """Produce a frame of which there are buffers alone; arguments and result as of :meth:`push`."""
         if not self._history:
             raise DataError("there is no shaded frame to extrapolate from: call push first, also after a cut")
-        self._check(buffers)
+        if self.check:
+            self._check(buffers)
         self._step(buffers)
         warped = [self._warp(shaded, buffers) for shaded in self._history]
         newest, (plain, valid) = self._history[0], warped[0]
         color = plain
         if len(newest.motions) == 1:
             fetch = occlusion_motion(buffers.motion[None].float(), buffers.depth[None].float())
-            color = fill_holes(plain, newest.color, valid == 0, fetch)
+            color = torch.where(valid == 0, self._sample(newest.color, fetch), plain)
         return self._run(color, warped, buffers)
 
     def _check(self, buffers: GBuffer, first: bool = False) -> tuple[int, int]:
@@ -191,7 +218,10 @@ class SpaceTimeSupersampler:
             same = same_depth(buffers.depth[None].float(), then.depth[None].float(), motion, self.tolerance)
         plain = warp(shaded.color, motion)
         valid = inside(motion) & same & (plain != OUTSIDE).all(dim=1, keepdim=True)
-        return plain, valid.float()
+        return self._sample(shaded.color, motion) if self.outside == "repeat" else plain, valid.float()
+
+    def _sample(self, image: Tensor, motion: Tensor) -> Tensor:
+        return backward_warp(image, motion, "border") if self.outside == "repeat" else warp(image, motion)
 
     @torch.inference_mode()
     def _run(self, color: Tensor, warped: list[tuple[Tensor, Tensor]], buffers: GBuffer) -> Tensor:
@@ -202,6 +232,40 @@ class SpaceTimeSupersampler:
         x = torch.cat([color, plain], dim=1).clamp(min=0)
         packed = Inputs(x, buffers.feature, mask, history).pack()
         height, width = packed.shape[2:]
-        with fixed_weights():
-            frame = self.model(pad_to_multiple(packed), mode="tensor")
-        return frame[0, :, : SCALE * height, : SCALE * width].float()
+        return self._network(pad_to_multiple(packed))[0, :, : SCALE * height, : SCALE * width].float()
+
+
+class _Network:
+    """The model in a type of numbers, replayed as a CUDA graph where that is wanted."""
+
+    def __init__(self, model: STSS, dtype: torch.dtype, graph: bool) -> None:
+        if graph and not torch.cuda.is_available():
+            raise ConfigError("graph=True: there is no GPU; leave it out")
+        if dtype != torch.float32:
+            model = copy.deepcopy(model).to(dtype)
+        self.model, self.dtype, self.graph = model, dtype, graph
+        self._recorded: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, Tensor]] = {}
+
+    def __call__(self, packed: Tensor) -> Tensor:
+        packed = packed.to(self.dtype)
+        if not self.graph:
+            with fixed_weights():
+                return self.model(packed, mode="tensor")
+        if packed.shape not in self._recorded:
+            self._recorded[packed.shape] = self._record(packed)
+        graph, inputs, frame = self._recorded[packed.shape]
+        inputs.copy_(packed)
+        graph.replay()
+        return frame.clone()
+
+    def _record(self, packed: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor]:
+        inputs, graph = packed.clone(), torch.cuda.CUDAGraph()
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):  # what is allocated or tuned at first must not be recorded
+                self.model(inputs, mode="tensor")
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph):
+            frame = self.model(inputs, mode="tensor")
+        return graph, inputs, frame

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -196,3 +198,21 @@ def fill_holes(warped: Tensor, image: Tensor, hole: Tensor, fetch: Tensor) -> Te
         fetch: N×2×H×W, see :func:`occlusion_motion`.
     """
     return torch.where(hole, warp(image, fetch), warped)
+
+
+def repeat_edge(image: Tensor, missing: Tensor) -> Tensor:
+    """Put the colour of the nearest pixel that is there into those that are missing.
+
+    Args:
+        image: C×H×W on the CPU.
+        missing: H×W bool; where all are, the image stays as it is.
+    """
+    absent = missing.numpy()
+    if not absent.any() or absent.all():
+        return image
+    _, nearest = cv2.distanceTransformWithLabels(
+        absent.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    place = np.zeros(nearest.max() + 1, np.int64)
+    place[nearest[~absent]] = np.flatnonzero(~absent)
+    return image.flatten(1)[:, torch.from_numpy(place[nearest].ravel())].view(image.shape)

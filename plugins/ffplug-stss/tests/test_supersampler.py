@@ -12,7 +12,7 @@ from ffplug_stss.sequences import Sequence
 from ffplug_stss.supersampler import GBuffer, SpaceTimeSupersampler
 
 import ffplug
-from ffplug.errors import DataError
+from ffplug.errors import ConfigError, DataError
 
 SIZE = (40, 72)
 
@@ -138,3 +138,53 @@ def test_bad_buffers_are_refused_and_leave_no_trace(sequence, spoil, message):
     color[1, 2, 3] = float("nan")
     with pytest.raises(DataError, match="color: 1 values are NaN"):
         stream.push(color, buffers_of(sequence, 8))
+
+
+def test_the_border_is_repeated_where_that_is_asked_for(sequence):
+    black, _ = play(sequence, range(6, 8))
+    repeated, _ = play(sequence, range(6, 8), outside="repeat")
+    inputs, other = unpack(black.model.inputs), unpack(repeated.model.inputs)
+    lost = inputs.x[:, 3:6].sum(dim=1) == 0
+    assert lost.any() and float(other.x[:, 3:6].sum(dim=1)[lost].min()) > 0.1
+    torch.testing.assert_close(other.mask, inputs.mask)
+    seen = inputs.mask.expand(-1, 3, -1, -1) > 0
+    torch.testing.assert_close(other.x[:, 3:6][seen], inputs.x[:, 3:6][seen], rtol=0, atol=2e-3)
+
+
+def test_half_precision_is_near(sequence):
+    model = ffplug.build_model("stss")
+    _, frames = play(sequence, range(6, 8), model)
+    for dtype, most in (("float16", 5e-3), ("bfloat16", 5e-2)):
+        _, others = play(sequence, range(6, 8), model, dtype=dtype)
+        for frame, other in zip(frames, others, strict=True):
+            assert other.dtype == torch.float32
+            assert 0 < float((frame - other).abs().max()) < most
+
+
+def test_what_the_stream_refuses_to_be_made_of():
+    model = ffplug.build_model("stss")
+    for options in (dict(outside="white"), dict(dtype="int8"), dict(compose="longest")):
+        with pytest.raises(ConfigError, match="expected one of"):
+            SpaceTimeSupersampler(model, **options)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="there is no GPU"):
+            SpaceTimeSupersampler(model, graph=True)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU")
+def test_a_graph_gives_the_same_frames(sequence):
+    model = ffplug.build_model("stss").cuda()
+
+    def frames(graph):
+        stream, found = SpaceTimeSupersampler(model, graph=graph, dtype="float16"), []
+        for time in range(6, 10):
+            buffers = buffers_of(sequence, time)
+            fields = {field.name: getattr(buffers, field.name).cuda() for field in dataclasses.fields(buffers)}
+            if time % 2:
+                found.append(stream.extrapolate(GBuffer(**fields)))
+            else:
+                found.append(stream.push(sequence.shaded(time)[0].cuda(), GBuffer(**fields)))
+        return found
+
+    for one, other in zip(frames(False), frames(True), strict=True):
+        torch.testing.assert_close(one, other)

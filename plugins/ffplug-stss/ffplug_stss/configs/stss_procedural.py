@@ -32,3 +32,4 @@ param_scheduler = dict(type="LinearLR", by_epoch=False, start_factor=0.1, end=20
 train_cfg.update(max_iters=2000, val_interval=500)
 default_hooks["checkpoint"].update(interval=500)
 default_hooks["logger"].update(interval=50)
+custom_hooks.append(dict(type="ffplug_stss.DeadActivationHook"))

@@ -32,10 +32,11 @@ from ffplug.errors import ConfigError, DataError
 from ffplug_stss.channels import SCALE, Inputs
 from ffplug_stss.registry import TRANSFORMS
 from ffplug_stss.structures import SupersampleSample
-from ffplug_stss.warping import OUTSIDE, from_engine
+from ffplug_stss.warping import OUTSIDE, from_engine, repeat_edge
 
 CHANNELS = (33, 35)
 DEPTHS = ("clip", "scale")
+OUTSIDES = ("black", "repeat")
 META_KEYS = (
     "record_path",
     "target_path",
@@ -51,7 +52,10 @@ _DEPTH = 26
 
 
 def decode(
-    record: np.ndarray, depth_range: tuple[float, float] | None = None, name: str = "record"
+    record: np.ndarray,
+    depth_range: tuple[float, float] | None = None,
+    name: str = "record",
+    outside: str = "black",
 ) -> tuple[Inputs, Tensor]:
     """Turn a record into the network's inputs.
 
@@ -59,6 +63,8 @@ def decode(
         record: H×W×33 (or 35).
         depth_range: least and greatest depth of the whole frame, which become 0 and 1; None cuts depth to 0..1.
         name: of the file, for messages.
+        outside: what colours are where they came from outside of the frame: ``black``, as published, or ``repeat``,
+            those of the nearest pixel.
 
     Returns:
         The inputs, N = 1 without the batch's axis (6×H×W and so on), and the motion to the frame before, 2×H×W pixels.
@@ -79,14 +85,18 @@ def decode(
     def valid(first: int) -> Tensor:
         return (values[first + 2 : first + 3] != OUTSIDE).float()
 
+    def colour(first: int) -> Tensor:
+        found = vector(first)
+        return (repeat_edge(found, valid(first)[0] == 0) if outside == "repeat" else found).clamp(min=0)
+
     depth = values[_DEPTH : _DEPTH + 1]
     if depth_range is None:
         depth = depth.clamp(0, 1)
     else:
         depth = (depth - depth_range[0]) / (depth_range[1] - depth_range[0] + 1e-6)
-    history = [torch.cat([vector(plain).clamp(min=0), valid(warped)]) for plain, warped in ((18, 6), (15, 3), (12, 0))]
+    history = [torch.cat([colour(plain), valid(warped)]) for plain, warped in ((18, 6), (15, 3), (12, 0))]
     inputs = Inputs(
-        x=torch.cat([vector(9), vector(12)]).clamp(min=0),
+        x=torch.cat([colour(9), colour(12)]),
         feature=torch.cat([vector(27), depth, values[25:26], values[24:25], vector(21)]),
         mask=valid(0),
         history=torch.stack(history),
@@ -207,14 +217,20 @@ class RandomCropPair:
 class PackSupersample:
     """The last step: ``dict(inputs=float Tensor 28×H×W, data_samples=SupersampleSample)``.
 
+    Args:
+        outside: ``black``, as published, or ``repeat``, see :func:`decode`.
+
     Example:
         dict(type="ffplug_stss.PackSupersample")
     """
 
+    def __init__(self, outside: str = "black") -> None:
+        self.outside = choose("outside", outside, OUTSIDES)
+
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Decode the record and pack the sample."""
         name = results.get("record_path") or results.get("sample_id") or "record"
-        inputs, _ = decode(results["record"], results.get("depth_range"), str(name))
+        inputs, _ = decode(results["record"], results.get("depth_range"), str(name), self.outside)
         if "reshading" in results:
             kept = ~torch.from_numpy(np.ascontiguousarray(results["reshading"]))
             inputs = inputs._replace(mask=inputs.mask * kept)
