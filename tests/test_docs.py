@@ -297,8 +297,9 @@ def check_names(command: str, values: dict, where: str, block: Block) -> None:
             made = name.startswith("work_dirs/") or is_written(name, block)
             assert made or (ROOT / name).is_file(), f"{where}: no file {name}"
         else:
-            assert is_known(name, block), f"{where}: no model or recipe {name!r}"
-    source = values.get("source")
+            built_in = command == "ffplug interpolate" and name in ("blend", "dis")
+            assert built_in or is_known(name, block), f"{where}: no model or recipe {name!r}"
+    source = values["converter"] if "converter" in values else values.get("source")
     if source and not source.isupper():
         converters = {converter for plugin in plugins() for converter in plugin.components.get("converters", ())}
         assert source in converters, f"{where}: no converter {source!r}"
