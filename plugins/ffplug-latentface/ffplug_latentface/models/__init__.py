@@ -1,0 +1,18 @@
+"""Networks, factors, autoencoder and representation diffusion."""
+
+from ffplug_latentface.models.autoencoder import FaceDataPreprocessor, LatentFaceAutoencoder
+from ffplug_latentface.models.backbone import LatentFaceEncoder
+from ffplug_latentface.models.denoiser import LatentDenoiser
+from ffplug_latentface.models.diffusion import LinearProbe, RepresentationDiffusion
+from ffplug_latentface.models.factors import Factors, Renderer
+
+__all__ = [
+    "FaceDataPreprocessor",
+    "Factors",
+    "LatentDenoiser",
+    "LatentFaceAutoencoder",
+    "LatentFaceEncoder",
+    "LinearProbe",
+    "Renderer",
+    "RepresentationDiffusion",
+]

@@ -1,0 +1,5 @@
+from ffplug.testing import PluginConformance
+
+
+class TestPlugin(PluginConformance):
+    package = "ffplug_latentface"

@@ -1,0 +1,200 @@
+"""The two stages, the probe, the backbone, the pipeline and the converters."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from ffplug_latentface.converters import read_public_checkpoint
+from ffplug_latentface.models.denoiser import build_denoiser, current_unet_keys, unet_to_mlp
+from ffplug_latentface.models.factors import BORDER, Factors, Renderer, depth_of
+from ffplug_latentface.models.pipeline import LatentFacePipeline, load_pipeline
+from ffplug_latentface.models.schedulers import build_scheduler, sample_codes
+
+from ffplug.errors import CheckpointError, ConfigError, DataError
+from ffplug.registry import MODELS
+
+
+@pytest.fixture(scope="module")
+def images(model: torch.nn.Module) -> torch.Tensor:
+    return model.autoencoder.data_preprocessor(model.autoencoder.example_batch(2))["inputs"]
+
+
+def test_depth_is_level_and_has_a_border() -> None:
+    depth = depth_of(torch.randn(2, 1, 8, 8) + 5)
+    assert torch.equal(depth[..., :2], torch.full((2, 8, 2), BORDER))
+    assert 0.9 < float(depth[..., 2:-2].min()) < 1 < float(depth[..., 2:-2].max()) < 1.1
+
+
+def test_an_unturned_face_is_the_canonical_one() -> None:
+    depth = 1 + 0.02 * torch.rand(1, 16, 16)
+    albedo = torch.rand(1, 3, 16, 16)
+    factors = Factors(depth, albedo, torch.tensor([[1.0, 0, 0, 0]]), torch.zeros(1, 6))
+    picture, seen = Renderer(16).render(factors)
+    inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+    assert torch.allclose(picture[inner], albedo[inner], atol=1e-3)
+    assert torch.allclose(seen[:, 1:-1, 1:-1], depth[:, 1:-1, 1:-1], atol=1e-5)
+    with pytest.raises(ConfigError, match="inverse_warp"):
+        Renderer(16, reconstruct="warp")
+
+
+def test_identity_and_expression_add_up_to_the_codes(model: torch.nn.Module, images: torch.Tensor) -> None:
+    with torch.no_grad():
+        codes, both = model.embed(images, "codes"), model.embed(images, "both")
+        expression, identity = model.embed(images, "expression"), model.embed(images)
+    first, second = both.chunk(2, 1)
+    assert torch.allclose(first + second, codes, atol=1e-6)
+    albedo, depth = codes.chunk(2, 1)
+    assert torch.equal(expression[:, 16:32], albedo) and torch.equal(identity[:, 48:], depth)
+    assert torch.equal(identity[:, :16], first[:, :16])
+
+
+def test_the_unet_and_the_perceptron_are_the_same() -> None:
+    torch.manual_seed(0)
+    unet, mlp = build_denoiser(8, 16, "unet").eval(), build_denoiser(8, 16).eval()
+    mlp.load_state_dict(unet_to_mlp(unet.state_dict()))
+    sample, steps = torch.randn(3, 16, 1, 1), torch.tensor([0, 10, 999])
+    assert torch.allclose(unet(sample, steps).sample, mlp(sample, steps).sample, atol=1e-5)
+    old = {key.replace("to_q", "query").replace("to_out.0", "proj_attn"): v for key, v in unet.state_dict().items()}
+    assert set(current_unet_keys(old)) == set(unet.state_dict())
+
+
+def test_every_sampler_finds_what_a_perfect_denoiser_knows() -> None:
+    class Perfect(torch.nn.Module):
+        def forward(self, both: torch.Tensor, step: torch.Tensor) -> object:
+            return type("Output", (), {"sample": 2 * both[:, 4:]})
+
+    observed = 3 * torch.rand(2, 4)
+    for sampler in ("ddim", "dpm"):
+        found = sample_codes(Perfect(), build_scheduler(sampler), observed, torch.randn(2, 4))
+        assert torch.allclose(found, 2 * observed, atol=1e-4), sampler
+    cut = sample_codes(Perfect(), build_scheduler("legacy"), observed, torch.randn(2, 4))
+    assert torch.allclose(cut, (2 * observed).clamp(-1, 1))
+    with pytest.raises(ConfigError, match="did you mean 'ddim'"):
+        build_scheduler("dimm")
+
+
+def test_leave_one_out_leaves_out_the_frame(narrow: dict, images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = MODELS.build({**narrow, "target": "leave_one_out", "weighting": "uniform"})
+    seen = []
+    model.scheduler.add_noise = lambda clean, noise, steps: seen.append(clean) or clean
+    model._loss(images[None])
+    codes = model.autoencoder.codes(images)
+    assert torch.allclose(seen[0], codes[[1, 0], :16], atol=1e-5)
+
+
+def test_what_does_not_fit_is_named(model: torch.nn.Module, narrow: dict) -> None:
+    with pytest.raises(DataError, match="64×64"):
+        model.autoencoder.codes(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(DataError, match="two or more frames"):
+        model(torch.zeros(1, 3, 64, 64), mode="loss")
+    with pytest.raises(ConfigError, match="leave_one_out"):
+        MODELS.build({**narrow, "target": "median"})
+    with pytest.raises(ConfigError, match="128"):
+        MODELS.build(dict(type="ffplug_latentface.LatentFaceAutoencoder", image_size=96))
+
+
+def test_the_backbone_gives_the_codes_and_maps(model: torch.nn.Module, images: torch.Tensor, tmp_path: Path) -> None:
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    config = dict(type="ffplug_latentface.LatentFaceEncoder", width=8, code=16, out_indices=(0, 3))
+    backbone = MODELS.build({**config, "checkpoint": str(tmp_path / "weights.pth"), "frozen": True})
+    pictures = (images + 1) * 127.5
+    assert torch.allclose(backbone.codes(pictures), model.embed(images, "codes"), atol=1e-5)
+    maps = backbone(pictures)
+    assert [tuple(each.shape) for each in maps] == [(2, 16, 32, 32), (2, 128, 4, 4)]
+    assert backbone.out_channels == (16, 128)
+    with pytest.raises(CheckpointError, match="width"):
+        MODELS.build({**config, "width": 16, "checkpoint": str(tmp_path / "weights.pth")})
+
+
+@pytest.fixture(scope="module")
+def folder(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pipeline") / "saved"
+    LatentFacePipeline.of(model).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "legacy", "dpm"])
+def test_a_pipeline_saved_and_loaded_gives_the_same(
+    model: torch.nn.Module, images: torch.Tensor, folder: Path, tmp_path: Path, sampler: str
+) -> None:
+    before = LatentFacePipeline.of(model)
+    before.scheduler = build_scheduler(sampler)
+    before.save_pretrained(tmp_path)
+    after = load_pipeline(tmp_path)
+    found, again = (each(images, generator=torch.Generator().manual_seed(1)) for each in (before, after))
+    assert torch.equal(found.identity, again.identity) and torch.equal(found.expression, again.expression)
+    assert type(after.scheduler) is type(before.scheduler)
+    plain = LatentFacePipeline.from_pretrained(tmp_path)(images, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(plain.identity, found.identity)
+    with torch.no_grad():
+        noise = model.noise(found.identity)
+        expected = load_pipeline(folder)(images, noise=noise).identity
+        assert torch.allclose(model.embed(images, "both")[:, :32], expected, atol=1e-6)
+
+
+def _edited(folder: Path, target: Path, name: str, **changes: object) -> Path:
+    shutil.copytree(folder, target)
+    path = target / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    return target
+
+
+def test_folders_of_something_else_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="save_pretrained"):
+        load_pipeline(tmp_path)
+    unknown = dict(scheduler=["diffusers", "DDMIScheduler"])
+    with pytest.raises(CheckpointError, match="did you mean 'DDIMScheduler'"):
+        load_pipeline(_edited(folder, tmp_path / "a", "model_index.json", **unknown))
+    with pytest.raises(CheckpointError, match=r"os\.system"):
+        load_pipeline(_edited(folder, tmp_path / "b", "model_index.json", encoder=["os", "system"]))
+    with pytest.raises(CheckpointError, match="StableDiffusionPipeline"):
+        load_pipeline(_edited(folder, tmp_path / "c", "model_index.json", _class_name="StableDiffusionPipeline"))
+    with pytest.raises(CheckpointError, match=r"does not load|lengths"):
+        load_pipeline(_edited(folder, tmp_path / "d", "rdm_depth/config.json", code=8))
+
+
+class Evil:
+    """What a checkpoint must not be able to run."""
+
+    def __reduce__(self) -> tuple:
+        return exec, ("raise SystemExit('ran')",)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_public_checkpoints_are_read_without_running_them(tmp_path: Path, zipped: bool) -> None:
+    weight = torch.rand(2, 3)
+    content = {"netD": {"network.0.weight": weight}, "metrics_trace": Evil(), "epoch": 30}
+    torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_public_checkpoint(tmp_path / "a.pth")["netD.network.0.weight"], weight)
+    (tmp_path / "b.pth").write_bytes((tmp_path / "a.pth").read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"b\.pth"):
+        read_public_checkpoint(tmp_path / "b.pth")
+    torch.save({"model": 3}, tmp_path / "c.pth")
+    with pytest.raises(CheckpointError, match="netD"):
+        read_public_checkpoint(tmp_path / "c.pth")
+
+
+def test_converters_fit_the_models(tmp_path: Path) -> None:
+    from ffplug.apis.converters import convert_state_dict
+
+    shapes = json.loads((Path(__file__).parent / "golden" / "keys64.json").read_text())
+    state = {f"{net}.{key}": torch.empty(shape) for net, keys in shapes.items() for key, shape in keys.items()}
+    converted = convert_state_dict(state, "latentface")
+    assert converted["autoencoder.networks.depth.decoder.29.weight"] is state["netD.network2.29.weight"]
+    older = {}
+    for key, value in state.items():
+        net, part, rest = key.split(".", 2)
+        if part == "network2":
+            layer, _, last = rest.partition(".")
+            rest = f"{int(layer) + 13}.{last}"
+        if net not in ("netEA", "netED"):
+            older[f"{net}.{'network' if part.startswith('network') else part}.{rest}"] = value
+    first = convert_state_dict(older, "unsup3d")
+    assert all(converted[f"autoencoder.{key}"] is value for key, value in first.items())
+    with pytest.raises(CheckpointError, match="missing"):
+        convert_state_dict({key: value for key, value in older.items() if "netC" not in key}, "unsup3d")
