@@ -14,13 +14,22 @@ from ffplug.ops import instance_norm, pack_convolution, product, row_product, ru
 from ffplug.ops.build import BuildError
 from ffplug.ops.convolution import ACTIVATIONS, KERNELS
 
-_packed: ContextVar[dict[tuple[nn.Module, Callable], Tensor] | None] = ContextVar("packed weights", default=None)
+Forms = dict[tuple[nn.Module, Callable], Tensor]
+"""What was derived from weights, by module and function."""
+
+_packed: ContextVar[Forms | None] = ContextVar("packed weights", default=None)
 
 
 @contextlib.contextmanager
-def fixed_weights() -> Iterator[None]:
-    """Promise that no weight changes within the context: what is derived from weights is derived once."""
-    token = _packed.set({} if _packed.get() is None else _packed.get())
+def fixed_weights(forms: Forms | None = None) -> Iterator[None]:
+    """Promise that no weight changes within the context: what is derived from weights is derived once.
+
+    Args:
+        forms: keeps what is derived for the next context; the promise then holds until the last one. Within another
+            context, which has its own, it stays as it is.
+    """
+    inner = {} if forms is None else forms
+    token = _packed.set(inner if _packed.get() is None else _packed.get())
     try:
         yield
     finally:

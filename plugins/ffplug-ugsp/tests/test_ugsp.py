@@ -7,6 +7,7 @@ from ffplug_ugsp.structures import InterpolationSample
 
 from ffplug import build_model
 from ffplug.errors import ConfigError, DataError
+from ffplug.models.layers import fixed_weights
 from ffplug.ops import use_backend
 
 CLOSE = dict(atol=5e-5, rtol=0)
@@ -203,3 +204,14 @@ def test_unpruned_network_is_the_pruned_one_with_full_masks(narrow, drawn):
     with torch.no_grad():
         torch.testing.assert_close(dense(*pair, HALF), narrow(*pair, HALF), atol=1e-5, rtol=0)
     narrow.threshold = 0.0
+
+
+@torch.no_grad()
+def test_weights_are_prepared_once_for_a_video(narrow, drawn):
+    pair, forms, frames, held = (drawn(1, (1, 3, 32, 32)), drawn(2, (1, 3, 32, 32))), {}, [], []
+    for _ in range(2):
+        with fixed_weights(forms):
+            frames.append(narrow(*pair, HALF))
+        held.append({key: value.data_ptr() for key, value in forms.items()})
+    assert held[0] == held[1] and torch.equal(*frames)
+    assert not forms or any(owner is narrow.blocks[3].head for owner, _ in forms)

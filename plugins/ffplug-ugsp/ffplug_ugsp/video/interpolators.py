@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ffplug.apis.inferencer import find_model
 from ffplug.errors import ConfigError, DataError
+from ffplug.models.layers import Forms, fixed_weights
 from ffplug.models.tiling import blending_weights, tile_starts
 from ffplug.ops import backward_warp, forward_splat
 
@@ -59,19 +60,21 @@ class ModelInterpolator(Interpolator):
     One that knows only the middle (``any_timestep`` is false) halves the time up to :data:`DEPTH` times.
 
     Args:
-        model: the model.
+        model: the model, whose weights stay as they are.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.any_timestep = getattr(model, "any_timestep", False)
+        self.forms: Forms = {}
 
     def __call__(self, frame0: Tensor, frame1: Tensor, times: Sequence[Fraction]) -> list[Tensor]:
         """See the base class."""
-        if self.any_timestep:
-            return [self.model.interpolate(frame0, frame1, float(time)) for time in times]
-        known = {Fraction(0): frame0, Fraction(1): frame1}
-        return [self._halve(known, Fraction(round(time * 2**DEPTH), 2**DEPTH)) for time in times]
+        with fixed_weights(self.forms):
+            if self.any_timestep:
+                return [self.model.interpolate(frame0, frame1, float(time)) for time in times]
+            known = {Fraction(0): frame0, Fraction(1): frame1}
+            return [self._halve(known, Fraction(round(time * 2**DEPTH), 2**DEPTH)) for time in times]
 
     def _halve(self, known: dict[Fraction, Tensor], time: Fraction) -> Tensor:
         """The frame at a time whose denominator is a power of two, from the middle of its neighbours of half of it."""
