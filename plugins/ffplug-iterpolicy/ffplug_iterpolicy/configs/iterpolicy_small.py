@@ -20,6 +20,6 @@ val_evaluator = [dict(type="ffplug.FlowMetric"), dict(type="ffplug_iterpolicy.St
 
 optim_wrapper.update(type="OptimWrapper")
 optim_wrapper["optimizer"].update(lr=4e-3)
-param_scheduler.update(eta_max=4e-3, total_steps=260)
-train_cfg.update(max_iters=250, val_interval=250)
-default_hooks["checkpoint"].update(interval=100)
+param_scheduler.update(eta_max=4e-3, total_steps=610)
+train_cfg.update(max_iters=600, val_interval=600)
+default_hooks["checkpoint"].update(interval=200)
