@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 from collections import Counter
@@ -235,10 +236,14 @@ def _check_files(
 
 
 def _listed(pair: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The files of an entry with their kinds; those of a sample that is no pair are under ``..._path``, by suffix."""
+    """The files of an entry with their kinds; those of a sample that is no pair are under ``..._path`` and, several,
+    ``..._paths``, by suffix.
+    """
     if "img1_path" not in pair:
-        for key, path in pair.items():
-            if key.endswith("_path") and path:
+        listed = [path for key, path in pair.items() if key.endswith("_path")]
+        several = [paths for key, paths in pair.items() if key.endswith("_paths") and isinstance(paths, list)]
+        for path in itertools.chain(listed, *several):
+            if path:
                 suffix = os.path.splitext(path)[1].lower()
                 yield path, "image" if suffix in IMAGE_SUFFIXES else "flow" if suffix == ".flo" else "array"
         return

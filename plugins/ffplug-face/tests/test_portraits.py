@@ -151,5 +151,3 @@ def test_folders_that_do_not_fit_are_named(videos: str, tmp_path) -> None:
         FaceVideoDataset(videos)
     with pytest.raises(DataError, match="no such folder"):
         FaceVideoDataset(str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match="square"):
-        write_procedural(Recipe("voxceleb", 1, 2, (32, 48), textures="analytic"), tmp_path / "wide")

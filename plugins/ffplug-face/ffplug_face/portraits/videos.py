@@ -184,7 +184,8 @@ class FaceVideoDataset(ScannedDataset):
 class VoxCelebLayout(Layout):
     """Recropped frames of VoxCeleb; a procedural scene is one person's video of portraits, with truth beside it.
 
-    Frames are square. The options are those of :class:`~ffplug_face.portraits.PortraitOptions`; the difficulty and the
+    Frames are square, with the smaller side of the recipe's size. The options are
+    those of :class:`~ffplug_face.portraits.PortraitOptions`; the difficulty and the
     textures make no difference.
     """
 
@@ -192,7 +193,10 @@ class VoxCelebLayout(Layout):
     datasets = (_READER,)
     markers = ()
     expected = "{train,val}/PERSON/VIDEO/*recrop*.png, 16 or more in a folder"
-    parts = (Part("train", _READER, dict(split="train", min_frames=1)), Part("val", _READER, dict(split="val")))
+    parts = (
+        Part("train", _READER, dict(split="train", min_frames=1)),
+        Part("val", _READER, dict(split="val", min_frames=1)),
+    )
 
     def lies_in(self, root: str) -> bool:
         """Whether recropped frames lie two levels below ``train/``."""
@@ -222,15 +226,8 @@ class VoxCelebLayout(Layout):
 
 
 def square_side(size: tuple[int, int]) -> int:
-    """The side of square pictures.
-
-    Raises:
-        ConfigError: height and width differ.
-    """
-    height, width = size
-    if height != width:
-        raise ConfigError(f"size {height}×{width}: portraits are square; ask for one such as --size 64x64")
-    return height
+    """The side of square pictures: the smaller one."""
+    return min(size)
 
 
 def write_truth(path: Path, portraits: Portraits, pictures: Pictures) -> None:

@@ -14,7 +14,6 @@ from ffplug.datasets.formats import write_image
 from ffplug.datasets.layouts import Layout, Part
 from ffplug.datasets.procedural import Recipe
 from ffplug.datasets.seeding import derive_seed
-from ffplug.errors import ConfigError
 from ffplug_fpnmaa.datasets.affectnet import BOX, CLASSES, COLUMNS, LISTS, PICTURES
 from ffplug_fpnmaa.datasets.affwild2 import FOLDERS, SPLITS, TEST_LISTS
 from ffplug_fpnmaa.datasets.annotations import HEADERS, UNKNOWN
@@ -50,11 +49,8 @@ class _PortraitLayout(Layout):
 
     @staticmethod
     def side(recipe: Recipe) -> int:
-        """The side of a face's crop."""
-        height, width = recipe.size
-        if height != width:
-            raise ConfigError(f"size {height}×{width}: portraits are square; ask for one such as --size 112x112")
-        return height
+        """The side of a face's crop: the smaller one of the recipe's size."""
+        return min(recipe.size)
 
     @staticmethod
     def rng(recipe: Recipe, *parts: int | str) -> np.random.Generator:
