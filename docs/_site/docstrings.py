@@ -30,7 +30,8 @@ class Docstrings(griffe.Extension):
                 if made in module.classes and "reference" in module.classes[made].members:
                     module.set_member(attribute.name, _function(attribute, module.classes[made]))
                     ops.exports = [name for name in ops.exports if name != made]
-                    ops.del_member(made)
+                    if made in ops.members:
+                        ops.del_member(made)
 
 
 def _function(attribute: griffe.Attribute, op: griffe.Class) -> griffe.Function:
