@@ -34,7 +34,10 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
-MORE_FOLDERS = {"ffplug-face": {"assets", "micro_expression", "portraits", "rendering"}}
+MORE_FOLDERS = {
+    "ffplug-face": {"assets", "micro_expression", "portraits", "rendering"},
+    "ffplug-ugsp": {"video"},
+}
 """What a plugin may hold beside the template's folders: data that it reads, subjects of their own."""
 
 SUMMARY = "A method's example: flow {{ as }} it is"
