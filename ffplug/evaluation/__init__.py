@@ -20,11 +20,13 @@ from ffplug.evaluation.flow_statistics import (
     occlusion_boundary_distance,
 )
 from ffplug.evaluation.frame_metrics import FrameMetric, FrameRecord, as_levels, psnr, squared_error, ssim_map
+from ffplug.evaluation.gathered import GatheredMetric
 
 __all__ = [
     "FlowMetric",
     "FrameMetric",
     "FrameRecord",
+    "GatheredMetric",
     "PairRecord",
     "PixelSums",
     "add_sums",

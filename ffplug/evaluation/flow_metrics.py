@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import all_gather_object, broadcast_object_list, get_world_size, is_main_process
-from mmengine.evaluator import BaseMetric
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
 from ffplug.errors import DataError
 from ffplug.evaluation.flow_statistics import SPLITS, PixelSums, add_sums, figures, flow_sums
+from ffplug.evaluation.gathered import GatheredMetric
 from ffplug.registry import METRICS
 from ffplug.structures import shown_name
 
@@ -47,7 +47,7 @@ class PairRecord:
 
 
 @METRICS.register_module()
-class FlowMetric(BaseMetric):
+class FlowMetric(GatheredMetric):
     """End-point error, outliers, WAUC and their splits, with exact definitions and the same figures on any ranks.
 
     Logged per data set, under a prefix such as ``sintel_clean/``:
@@ -100,20 +100,6 @@ class FlowMetric(BaseMetric):
             data_samples: the model's predictions with the ground truth, as dicts.
         """
         self.results.extend(measure_pair(sample) for sample in data_samples)
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Collect the pairs of all ranks and return the figures, the same on each rank.
-
-        Args:
-            size: kept for MMEngine's interface; repeated pairs are told by their ids.
-        """
-        gathered: list[PairRecord] = [record for part in all_gather_object(self.results) for record in part]
-        self.results.clear()
-        answer: list[dict[str, float] | None] = [None]
-        if is_main_process():
-            answer = [self.compute_metrics(gathered)]
-        broadcast_object_list(answer)
-        return answer[0] or {}
 
     def compute_metrics(self, results: list[PairRecord]) -> dict[str, float]:
         """Return the figures of these pairs in any order; also log the tables and write the JSON."""

@@ -12,13 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
 from ffplug.errors import ConfigError, DataError
 from ffplug.evaluation.flow_metrics import metric_prefix
+from ffplug.evaluation.gathered import GatheredMetric
 from ffplug.registry import METRICS
 from ffplug.structures import shown_name
 
@@ -108,7 +107,7 @@ class FrameRecord:
 
 
 @METRICS.register_module()
-class FrameMetric(BaseMetric):
+class FrameMetric(GatheredMetric):
     """PSNR and SSIM of produced frames against the true ones, the same on any number of ranks.
 
     Logged per data set, each a mean over frames: ``PSNR`` and ``SSIM``; ``PSNR_base`` and ``SSIM_base`` of the samples'
@@ -185,16 +184,6 @@ class FrameMetric(BaseMetric):
                     figures[f"SSIM{middle}{ending}"] = float((similarity * inner).sum() / inner.sum())
         procedural = bool(sample.get("procedural"))
         return FrameRecord(sample.get("dataset") or "frames", str(name), sample.get("kind") or "", procedural, figures)
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Collect the frames of all ranks and return the figures, the same on each rank."""
-        gathered: list[FrameRecord] = [record for part in all_gather_object(self.results) for record in part]
-        self.results.clear()
-        answer: list[dict[str, float] | None] = [None]
-        if is_main_process():
-            answer = [self.compute_metrics(gathered)]
-        broadcast_object_list(answer)
-        return answer[0] or {}
 
     def compute_metrics(self, results: list[FrameRecord]) -> dict[str, float]:
         """Return the figures of these frames in any order; also log which data they are of, and write the JSON."""

@@ -7,11 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_gather_object
-from mmengine.evaluator import BaseMetric
 
 from ffplug.errors import DataError
-from ffplug.evaluation import epe_map
+from ffplug.evaluation import GatheredMetric, epe_map
 from ffplug.evaluation.flow_metrics import metric_prefix
 from ffplug.evaluation.flow_statistics import flow_array
 from ffplug_decflow.registry import METRICS
@@ -23,7 +21,7 @@ MAGNITUDES = {"s0-0.5": (0.0, 0.5), "s0.5-2": (0.5, 2.0), "s2+": (2.0, math.inf)
 
 
 @METRICS.register_module()
-class FaceFlowMetric(BaseMetric):
+class FaceFlowMetric(GatheredMetric):
     """End-point errors of the three flows, pair by pair, then averaged over the pairs.
 
     For each of ``facial``, ``head`` and ``expression`` flow that samples have, as ``ffn/facial/EPE`` and so on:
@@ -69,16 +67,6 @@ class FaceFlowMetric(BaseMetric):
                 raise DataError("a sample has neither sample_id nor img1_path, so repeats could not be told apart")
             prefix = self.prefix or metric_prefix(sample.get("dataset") or "ffn")
             self.results.append((prefix, str(name), measure_face_pair(sample)))
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Collect the pairs of all ranks and return the figures, the same on each rank.
-
-        Args:
-            size: kept for MMEngine's interface; repeated pairs are told by their names.
-        """
-        gathered = [result for part in all_gather_object(self.results) for result in part]
-        self.results.clear()
-        return self.compute_metrics(gathered)
 
     def compute_metrics(self, results: list[tuple[str, str, dict[str, float]]]) -> dict[str, float]:
         """Means over the pairs, in the order of their names."""

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.dist import all_gather_object, broadcast_object_list, is_main_process
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from ffplug.errors import ConfigError, DataError
+from ffplug.evaluation import GatheredMetric
 from ffplug.evaluation.flow_metrics import metric_prefix
 from ffplug.files import atomic_path
 from ffplug.structures import shown_name
@@ -40,7 +39,7 @@ class AffectRecord:
 
 
 @METRICS.register_module()
-class AffectMetric(BaseMetric):
+class AffectMetric(GatheredMetric):
     """CCC, F1 and accuracy as ABAW2 defines them, over all samples whose label is known.
 
     Logged per data set: ``CCC_V``, ``CCC_A`` and their mean ``VA``; ``EXPR_F1``, ``EXPR_accuracy`` and ``EXPR`` (.67 F1
@@ -107,16 +106,6 @@ class AffectMetric(BaseMetric):
                     0 if odds is None else len(odds),
                 )
             )
-
-    def evaluate(self, size: int) -> dict[str, float]:
-        """Collect the samples of all ranks and return the figures, the same on each rank."""
-        gathered = [record for part in all_gather_object(self.results) for record in part]
-        self.results.clear()
-        answer: list[dict[str, float] | None] = [None]
-        if is_main_process():
-            answer = [self.compute_metrics(gathered)]
-        broadcast_object_list(answer)
-        return answer[0] or {}
 
     def compute_metrics(self, results: list[AffectRecord]) -> dict[str, float]:
         """Return the figures of these samples in any order; also log which data they are of, and write the JSON."""
