@@ -16,9 +16,9 @@ import torch
 from claim_cases import Claim, Comparison, Metric, once
 
 SIZE = (96, 128)
-TRAIN, TEST = 160, 24
+TRAIN, TEST = 240, 24
 CROP, BATCH = 64, 4
-BASE, FINE, DOUBT = 1200, 500, 200
+BASE, FINE, DOUBT = 3500, 500, 200
 RATES = (0.70, 0.45, 0.245)
 NETWORK = dict(type="ffplug_ugsp.UGSPNet", widths=(12, 16, 24, 32), depths=(2, 2, 2, 2))
 SHARES = {"flops34": 0.66, "flops50": 0.5}
@@ -72,7 +72,7 @@ def _draw(count: int, seed: int) -> np.ndarray:
 
     found = []
     for number in range(count):
-        options = SceneOptions(layers=(2, 5), speed=(2.0, 14.0), camera=0.0 if number % 2 else 0.6)
+        options = SceneOptions(layers=(2, 5), speed=(4.0, 24.0), camera=0.0 if number % 2 else 0.6)
         scene = random_scene((seed, number), SIZE, options)
         found.append([scene.view(when).image.transpose(2, 0, 1) for when in (0.0, 0.5, 1.0)])
     return np.array(found)
