@@ -136,12 +136,7 @@ def _candidates(variant: str, model: Any, pairs: list[Any]) -> list[tuple[float 
 
 def _milliseconds(model: Any, policy: Any, pairs: list[Any], size: int, inputs: dict) -> float:
     """Of the processor, for a pair: the least of four passes over 48. Other work on the machine does not count."""
-    from ffplug_iterpolicy.curves import run_policy
+    from ffplug_iterpolicy.curves import time_policy
 
-    part, inputs = pairs[:48], {key: value[:48] for key, value in inputs.items()}
-    least = float("inf")
-    for _ in range(4):
-        begun = time.process_time()
-        run_policy(model, policy, part, ITERATIONS, size, inputs)
-        least = min(least, time.process_time() - begun)
-    return 1000 * least / len(part)
+    few = {key: value[:48] for key, value in inputs.items()}
+    return time_policy(model, policy, pairs[:48], ITERATIONS, size, few, repeat=4, clock=time.process_time)

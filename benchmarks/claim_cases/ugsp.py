@@ -171,9 +171,6 @@ def _config(variant: str) -> dict[str, Any]:
         auxiliary = dict(type="ffplug_ugsp.LaplacianLoss", found="auxiliary_frame", weight=0.5)
         contrast = dict(type="ffplug_ugsp.GeometryLoss", wanted="auxiliary_features", weight=0.001)
         config["losses"] += [auxiliary, contrast]
-    if variant == "doubt":
-        del config["network"]["type"]
-        config["network"] = dict(type="ffplug_ugsp.UncertaintyNet", widths=NETWORK["widths"], depths=NETWORK["depths"])
     return config
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import os
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ffplug.apis.weights import sha256
 from ffplug.errors import ConfigError, DataError
 from ffplug.files import atomic_path
 from ffplug.models.export import Exportable, ExportCase
@@ -112,7 +112,7 @@ def export_onnx(
         difference = None if found is None else _compare(kind, dict(zip(case.outputs, expected, strict=True)), found)
         if difference is not None and difference[0] > _TOLERANCE[dtype] * max(difference[1], 1e-6):
             raise DataError(f"{kind}: ONNX Runtime's result differs from PyTorch's by {difference[0]:.2g}")
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        digest = sha256(temporary)
         described = _describe(case, dict(zip(case.outputs, expected, strict=True)), any_size)
         document = {
             "file": path.name,

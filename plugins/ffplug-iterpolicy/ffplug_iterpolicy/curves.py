@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +128,19 @@ def time_policy(
     batch_size: int,
     inputs: Mapping[str, Tensor] | None = None,
     repeat: int = 3,
+    clock: Callable[[], float] | None = None,
 ) -> float:
-    """Milliseconds for a pair: the least of ``repeat`` passes over the pairs, after one to warm up."""
+    """Milliseconds for a pair: the least of ``repeat`` passes over the pairs, after one to warm up.
+
+    ``clock`` gives seconds: ``time.process_time`` leaves out what else the machine does; the default is the wall clock.
+    """
+    clock = clock or time.perf_counter
     least = float("inf")
     for attempt in range(repeat + 1):
-        start = time.perf_counter()
+        start = clock()
         run_policy(model, policy, pairs, iterations, batch_size, inputs)
         if attempt:
-            least = min(least, time.perf_counter() - start)
+            least = min(least, clock() - start)
     return 1000 * least / len(pairs)
 
 

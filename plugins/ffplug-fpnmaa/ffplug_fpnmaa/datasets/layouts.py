@@ -176,8 +176,9 @@ class AffectNetLayout(_PortraitLayout):
                 writer.writerow([COLUMNS[0], *BOX, "facial_landmarks", *COLUMNS[1:]])
                 for index in range(scenes):
                     portraits = self.portraits(recipe, subset, index)
+                    classes = classes_of(portraits)
                     for frame, (x, y) in enumerate(self._places(recipe, subset, index)):
-                        kind = CLASSES.index(int(classes_of(portraits)[frame]))
+                        kind = CLASSES.index(int(classes[frame]))
                         va = [f"{value:.4f}" for value in portraits.affect[frame].clip(-1, 1)]
                         row = [self._name(subset, index, frame), x, y, side, side, "", kind, *va]
                         writer.writerow(row)
