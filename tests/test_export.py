@@ -62,6 +62,15 @@ def test_results_in_onnx_runtime(tmp_path):
         run_onnx(done.model, {"z": x})
 
 
+def test_half_precision_leaves_the_model_as_it_was(tmp_path):
+    model = Scale(torch.nn.Conv2d(1, 1, 1))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    done = export_onnx(model, tmp_path / "half.onnx", 4, 6, dtype="float16")
+    assert json.loads(done.sidecar.read_text())["dtype"] == "float16"
+    for key, value in model.state_dict().items():
+        assert value.dtype == torch.float32 and torch.equal(value, before[key])
+
+
 def test_another_result_is_refused(tmp_path):
     pytest.importorskip("onnxruntime")
     calls = []

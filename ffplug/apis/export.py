@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib.util
 import json
@@ -61,7 +62,7 @@ def export_onnx(
     PyTorch definitions go into the file, so it needs none of FFPlug's.
 
     Args:
-        model: with its weights, on the CPU; it is left in evaluation mode.
+        model: with its weights, on the CPU; it is left in evaluation mode, its weights as they are.
         path: of the file, ``.onnx``.
         height: of the inputs, in pixels; those that the file takes, unless ``any_size``.
         width: likewise.
@@ -88,7 +89,9 @@ def export_onnx(
     case = model.export_case(height, width)
     if any_size and not case.resizable:
         raise ConfigError(f"{kind}: one file takes one size; leave any_size out and export each size")
-    module, inputs = case.module.to(DTYPES[dtype]), [value.to(DTYPES[dtype]) for value in case.inputs.values()]
+    # A copy: the caller's weights keep their type.
+    module = copy.deepcopy(case.module).to(DTYPES[dtype])
+    inputs = [value.to(DTYPES[dtype]) for value in case.inputs.values()]
     with atomic_path(path) as temporary:
         with torch.no_grad(), use_backend("torch"):
             expected = _outputs(module(*inputs))
