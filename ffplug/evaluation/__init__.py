@@ -19,7 +19,16 @@ from ffplug.evaluation.flow_statistics import (
     flow_sums,
     occlusion_boundary_distance,
 )
-from ffplug.evaluation.frame_metrics import FrameMetric, FrameRecord, as_levels, psnr, squared_error, ssim_map
+from ffplug.evaluation.frame_metrics import (
+    FrameMetric,
+    FrameRecord,
+    as_levels,
+    lpips,
+    psnr,
+    squared_error,
+    ssim,
+    ssim_map,
+)
 from ffplug.evaluation.gathered import GatheredMetric
 
 __all__ = [
@@ -37,11 +46,13 @@ __all__ = [
     "flow_statistics",
     "flow_sums",
     "format_figure",
+    "lpips",
     "measure_pair",
     "occlusion_boundary_distance",
     "psnr",
     "read_metrics",
     "squared_error",
+    "ssim",
     "ssim_map",
     "summarise",
     "write_metrics",

@@ -1,8 +1,10 @@
-"""Figures of produced frames: PSNR and SSIM, whole and in regions, and the metric of a run."""
+"""Figures of produced frames: PSNR, SSIM and LPIPS, and the metric of a run."""
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -15,9 +17,11 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor
 
+from ffplug.apis.weights import find_file
 from ffplug.errors import ConfigError, DataError
 from ffplug.evaluation.flow_metrics import metric_prefix
 from ffplug.evaluation.gathered import GatheredMetric
+from ffplug.models.perceptual import LPIPS, lpips_files, missing_files
 from ffplug.registry import METRICS
 from ffplug.structures import shown_name
 
@@ -90,6 +94,34 @@ def ssim_map(prediction: Tensor, target: Tensor) -> Tensor:
     return (2 * mean * true_mean + first) * covariance / ((mean**2 + true_mean**2 + first) * variances)
 
 
+def ssim(prediction: Tensor, target: Tensor) -> float:
+    """Mean structural similarity of two frames, see :func:`ssim_map`."""
+    return float(ssim_map(prediction, target).mean())
+
+
+def lpips(prediction: Tensor, target: Tensor, network: str | LPIPS = "alex") -> float:
+    """Learned perceptual distance of two frames, see :class:`ffplug.models.perceptual.LPIPS`; 0 for equal ones.
+
+    Args:
+        prediction: 3×H×W RGB in 0..255.
+        target: the same.
+        network: ``alex`` or ``vgg``, whose released weights lie on this machine, or one with weights from elsewhere.
+
+    Raises:
+        CheckpointError: they do not, or a file is not theirs.
+        DataError: the frames are smaller than the network allows.
+    """
+    if not isinstance(network, LPIPS):
+        network = _lpips(network, *(find_file(name)[0] for name in lpips_files(network)))
+    with torch.inference_mode():
+        return float(network.to(prediction.device)(*(frame[None].float() / 255 for frame in (prediction, target))))
+
+
+@functools.lru_cache(maxsize=2)
+def _lpips(network: str, backbone: Path, heads: Path) -> LPIPS:
+    return LPIPS(network, backbone, heads)
+
+
 @dataclass(frozen=True)
 class FrameRecord:
     """What one frame contributes: where it comes from, and its figures by name."""
@@ -108,10 +140,10 @@ class FrameRecord:
 
 @METRICS.register_module()
 class FrameMetric(GatheredMetric):
-    """PSNR and SSIM of produced frames against the true ones, the same on any number of ranks.
+    """PSNR, SSIM and LPIPS of produced frames against the true ones, the same on any number of ranks.
 
-    Logged per data set, each a mean over frames: ``PSNR`` and ``SSIM``; ``PSNR_base`` and ``SSIM_base`` of the samples'
-    ``base_frame``; ``PSNR_REGION``, ``SSIM_REGION`` and ``PSNR_REGION_base`` for each field ``region_REGION`` (weights
+    Logged per data set, each a mean over frames: ``PSNR``, ``SSIM`` and ``LPIPS``; ``PSNR_base`` and so on of the
+    samples' ``base_frame``; ``PSNR_REGION``, ``SSIM_REGION`` and ``PSNR_REGION_base`` for each field ``region_REGION`` (weights
     H×W; frames without such pixels do not count); and all of them under ``KIND/`` for each ``kind`` that samples name.
     The key ``frames`` counts them. Frames that a sampler repeated are dropped.
 
@@ -119,7 +151,9 @@ class FrameMetric(GatheredMetric):
         prefix: start of the names, with everything pooled. Default: each data set by itself, under its own name in
             lower case.
         quantise: ``none``, ``round`` or ``truncate``, see :func:`as_levels`.
-        colour: ``rgb`` or ``y``.
+        colour: ``rgb`` or ``y``; LPIPS is of colours always.
+        lpips: ``alex`` or ``vgg``, the network of LPIPS; where its released weights are not on this machine, the figure
+            is left out and a warning says so. None leaves it out.
         out_file: JSON to write, with every frame's figures; None writes none.
         collect_device: kept for MMEngine's interface.
 
@@ -133,6 +167,7 @@ class FrameMetric(GatheredMetric):
         prefix: str | None = None,
         quantise: str = "round",
         colour: str = "rgb",
+        lpips: str | None = None,
         out_file: str | os.PathLike | None = None,
         collect_device: str = "cpu",
     ) -> None:
@@ -144,6 +179,16 @@ class FrameMetric(GatheredMetric):
         super().__init__(collect_device=collect_device, prefix=prefix or "frames")
         self.prefix = prefix
         self.quantise, self.colour = quantise, colour
+        self.lpips = lpips
+        missing = [] if lpips is None else missing_files(lpips)
+        if missing:
+            self.lpips = None
+            print_log(
+                f"LPIPS is left out: {' and '.join(missing)} not on this machine (`ffplug weights pull "
+                f"{' '.join(missing)}`)",
+                logger="current",
+                level=logging.WARNING,
+            )
         self.out_file = out_file
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
@@ -170,6 +215,9 @@ class FrameMetric(GatheredMetric):
         for key, ending in (("pred_frame", ""), ("base_frame", "_base")):
             if key not in levels:
                 continue
+            if self.lpips is not None:
+                colours = (as_levels(frames[name], self.quantise) for name in (key, "gt_frame"))
+                figures[f"LPIPS{ending}"] = lpips(*colours, self.lpips)
             similarity = ssim_map(levels[key], levels["gt_frame"]).mean(dim=0)
             for region, weight in {"": None, **regions}.items():
                 middle = f"_{region}" if region else ""

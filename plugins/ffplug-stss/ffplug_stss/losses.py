@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.apis.checkpoints import read_state_dict
-from ffplug.apis.weights import find_file
-from ffplug.errors import CheckpointError, ConfigError
+from ffplug.errors import ConfigError
+from ffplug.models.perceptual import LPIPS
 from ffplug_stss.models.network import enlarge
 from ffplug_stss.registry import MODELS
 
 NORMS = ("l1", "l2")
-_VGG = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-_SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
 
 @MODELS.register_module()
@@ -64,9 +59,9 @@ class ReshadingLoss(nn.Module):
 
 @MODELS.register_module()
 class PerceptualLoss(nn.Module):
-    """Distance of frames in the features of VGG-16 (LPIPS, Zhang et al., CVPR 2018, version 0.1).
+    """Distance of frames in the features of VGG-16, see :class:`ffplug.models.perceptual.LPIPS`.
 
-    Both networks are frozen and lie in files that a user fetches (``ffplug weights pull vgg16_imagenet lpips_vgg``);
+    Its networks are frozen and lie in files that a user fetches (``ffplug weights pull vgg16_imagenet lpips_vgg``);
     checkpoints leave them out. It costs more than ten times the network itself.
 
     Args:
@@ -77,6 +72,7 @@ class PerceptualLoss(nn.Module):
 
     Raises:
         CheckpointError: a file is not on this machine, or of another network.
+        ConfigError: no frames are left to compare.
 
     Example:
         dict(type="ffplug_stss.PerceptualLoss")
@@ -94,53 +90,9 @@ class PerceptualLoss(nn.Module):
             raise ConfigError(f"frames={frames}: expected at least 1, or None")
         self.weight = weight
         self.frames = frames
-        self.register_buffer("shift", torch.tensor(_SHIFT)[:, None, None])
-        self.register_buffer("scale", torch.tensor(_SCALE)[:, None, None])
-        self.blocks, channels = nn.ModuleList(), 3
-        for widths in _VGG:
-            block = nn.ModuleList()
-            for width in widths:
-                block.append(nn.Conv2d(channels, width, 3, padding=1))
-                channels = width
-            self.blocks.append(block)
-        self.heads = nn.ModuleList([nn.Conv2d(widths[-1], 1, 1, bias=False) for widths in _VGG])
-        self._load(backbone, heads)
-        self.requires_grad_(False)
-
-    def _load(self, backbone: str, heads: str) -> None:
-        files = [find_file(name)[0] for name in (backbone, heads)]
-        vgg, linear = (read_state_dict(path) for path in files)
-        convolutions = [layer for block in self.blocks for layer in block]
-        # torchvision counts activations and poolings too: convolutions are what has weights.
-        names = sorted({int(key.split(".")[1]) for key in vgg if key.startswith("features.")})
-        state = [(f"features.{name}.", layer) for name, layer in zip(names, convolutions, strict=False)]
-        if len(names) != len(convolutions):
-            raise CheckpointError(f"{files[0]}: not VGG-16 of torchvision: {len(names)} convolutions, expected 13")
-        for place, head in enumerate(self.heads):
-            key = f"lin{place}.model.1.weight"
-            if key not in linear or linear[key].shape != head.weight.shape:
-                raise CheckpointError(f"{files[1]}: not the heads of LPIPS for VGG-16: no {key} of the right shape")
-            head.load_state_dict({"weight": linear[key]})
-        for prefix, layer in state:
-            found = {key.removeprefix(prefix): value for key, value in vgg.items() if key.startswith(prefix)}
-            try:
-                layer.load_state_dict(found)
-            except RuntimeError as error:
-                raise CheckpointError(f"{files[0]}: not VGG-16 of torchvision: {error}") from None
-
-    def features(self, frames: Tensor) -> list[Tensor]:
-        """Features of frames N×3×H×W (0..1) before each pooling, of length 1 at each pixel."""
-        x = ((2 * frames - 1) - self.shift) / self.scale
-        found = []
-        for place, block in enumerate(self.blocks):
-            x = F.max_pool2d(x, 2) if place else x
-            for layer in block:
-                x = F.relu(layer(x))
-            found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
-        return found
+        self.distance = LPIPS("vgg", backbone, heads)
 
     def forward(self, prediction: Tensor, target: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Compare frames as :class:`ReshadingLoss` does; gives ``loss_perceptual``."""
-        pairs = zip(self.features(prediction[: self.frames]), self.features(target[: self.frames]), strict=True)
-        terms = [head((one - other) ** 2).mean() for head, (one, other) in zip(self.heads, pairs, strict=True)]
-        return {"loss_perceptual": self.weight * sum(terms)}
+        distance = self.distance(prediction[: self.frames], target[: self.frames])
+        return {"loss_perceptual": self.weight * distance.mean()}

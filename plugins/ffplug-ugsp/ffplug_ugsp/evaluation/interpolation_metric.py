@@ -83,14 +83,15 @@ class InterpolationMetric(FrameMetric):
 
     ``SSIM_volume`` is the one of nearly all tables, see :func:`ssim_volume`; ``SSIM_uniform``, see
     :func:`ssim_uniform`; ``IE`` is the mean absolute difference in grey levels, ``IE_rms`` Middlebury's own, the root
-    of the mean squared one. ``SSIM`` is the core's, of plain pictures; never compare one kind with another. Each also
-    has its ``_base``, of the mean of the two frames.
+    of the mean squared one. ``SSIM`` is the core's, of plain pictures; never compare one kind with another. ``LPIPS``
+    comes where its released weights are. Each also has its ``_base``, of the mean of the two frames.
 
     RIFE, UGSP and EMA-VFI round to whole levels first (``quantise="round"``); IFRNet, and EMA-VFI on SNU-FILM, do not
     (``"none"``). Only what ``ori_shape`` tells counts, so that frames may lie on a larger canvas.
 
     Args:
-        figures: which of the four there are; None takes all.
+        figures: which of the first four there are; None takes all.
+        lpips: network of LPIPS, or None, see :class:`ffplug.evaluation.FrameMetric`.
         **kwargs: see :class:`ffplug.evaluation.FrameMetric`.
 
     Raises:
@@ -100,8 +101,8 @@ class InterpolationMetric(FrameMetric):
         dict(type="ffplug_ugsp.InterpolationMetric")
     """
 
-    def __init__(self, figures: str | Sequence[str] | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(self, figures: str | Sequence[str] | None = None, lpips: str | None = "alex", **kwargs: Any) -> None:
+        super().__init__(lpips=lpips, **kwargs)
         self.figures = FIGURES if figures is None else choose_all("figures", figures, FIGURES)
 
     def measure(self, sample: Mapping[str, Any]) -> FrameRecord:
