@@ -30,7 +30,8 @@ def teacher_labels(model: Any, dataset: Any, task: str, batch_size: int = 64) ->
     Args:
         model: an :class:`~ffplug_fpnmaa.models.AffectFPN` with that task.
         dataset: of this plugin.
-        task: ``va`` gives 2 numbers, ``expr`` and ``au`` probabilities.
+        task: ``va`` gives 2 numbers (and the probabilities of its bins, where it has some), ``expr`` and ``au``
+            probabilities.
         batch_size: pictures at a time.
     """
     if task not in model.tasks:
@@ -39,7 +40,11 @@ def teacher_labels(model: Any, dataset: Any, task: str, batch_size: int = 64) ->
     for first in range(0, len(dataset), batch_size):
         batch = pseudo_collate([dataset[index] for index in range(first, min(first + batch_size, len(dataset)))])
         data = model.data_preprocessor(batch)
-        told = model.tell(data["inputs"])[task].cpu().numpy()
+        outputs = model.tell(data["inputs"])
+        told = outputs[task]
+        if task == "va" and "va_bins" in outputs:
+            told = torch.cat([told, outputs["va_bins"].flatten(1)], dim=1)
+        told = told.cpu().numpy()
         for sample, values in zip(data["data_samples"], told, strict=True):
             yield sample.get("sample_id"), values
 

@@ -69,7 +69,8 @@ class _Term(nn.Module):
     def output(self, outputs: Outputs) -> Tensor:
         if self.task not in outputs:
             have = ", ".join(outputs)
-            raise ConfigError(f"{type(self).__name__} needs the task {self.task!r}, the head has {have}")
+            advice = ": set the head's va_bins=20" if self.task == "va_bins" else ""
+            raise ConfigError(f"{type(self).__name__} needs the task {self.task!r}, the head has {have}{advice}")
         return outputs[self.task]
 
 
@@ -89,6 +90,33 @@ class MaskedMSE(_Term):
         output = self.output(outputs)
         rows, values = known(samples, "gt_va", output)
         error = (output[rows] - values.reshape(-1, 2)).square().mean(dim=1)
+        return {self.name: self.weight * mean_over_ranks(error, torch.ones_like(error), output)}
+
+
+@MODELS.register_module()
+class BinnedCE(_Term):
+    """Cross-entropy of valence and arousal told in bins (``va_bins`` of the head), mean of both.
+
+    The truth's bin is the one whose centre is nearest. Put :class:`CCCLoss` of the mean beside it (Deng et al., FG
+    2020).
+
+    Args:
+        weight: of the term.
+        name: under which it is logged.
+    """
+
+    task = "va_bins"
+
+    def __init__(self, weight: float = 1.0, name: str = "loss_va_bins") -> None:
+        super().__init__(weight, name)
+
+    def forward(self, outputs: Outputs, samples: Sequence[Any]) -> dict[str, Tensor]:
+        """The term."""
+        output = self.output(outputs)
+        rows, values = known(samples, "gt_va", output)
+        last = output.shape[2] - 1
+        bins = ((values.reshape(-1, 2) + 1) / 2 * last).round().long().clamp(0, last)
+        error = F.cross_entropy(output[rows].transpose(1, 2), bins, reduction="none").mean(dim=1)
         return {self.name: self.weight * mean_over_ranks(error, torch.ones_like(error), output)}
 
 
@@ -223,8 +251,9 @@ class DistillLoss(nn.Module):
     """What teachers say, as softened targets (after Deng et al., FG 2020).
 
     Expressions by the Kullback-Leibler divergence of distributions softened by a temperature, action units by
-    cross-entropy with the teacher's probabilities, valence and arousal by squared error. A sample whose truth is known
-    counts ``with_truth``, another one ``without_truth``; give the terms of the truth the rest as their weight.
+    cross-entropy with the teacher's probabilities, valence and arousal by squared error, or, where the head and the
+    teacher tell them in bins, by the divergence of the softened distributions, mean of both. A sample whose truth is
+    known counts ``with_truth``, another one ``without_truth``; give the terms of the truth the rest as their weight.
 
     Args:
         tasks: which of ``va``, ``expr`` and ``au``.
@@ -260,11 +289,14 @@ class DistillLoss(nn.Module):
         for task in self.tasks:
             if task not in outputs:
                 continue
-            output = outputs[task]
-            rows, said = known(samples, f"teacher_{task}", output)
+            binned = task == "va" and "va_bins" in outputs and any("teacher_va_bins" in item for item in samples)
+            field = "va_bins" if binned else task
+            output = outputs[field]
+            rows, said = known(samples, f"teacher_{field}", output)
             if len(rows) and said.shape[1:] != output.shape[1:]:
-                raise DataError(f"teacher_{task}: {said.shape[1]} numbers, the head gives {output.shape[1]}")
-            error = self._error(task, output[rows], said.reshape(-1, output.shape[1]))
+                found, gives = ("×".join(map(str, x.shape[1:])) for x in (said, output))
+                raise DataError(f"teacher_{field}: {found} numbers, the head gives {gives}")
+            error = self._error(field, output[rows], said.reshape(-1, *output.shape[1:]))
             there = [samples[index].get(f"gt_{task}") is not None for index in rows.tolist()]
             weights = [self.with_truth if truth else self.without_truth for truth in there]
             scaled = mean_over_ranks(error * error.new_tensor(weights), torch.ones_like(error), output)
@@ -276,9 +308,11 @@ class DistillLoss(nn.Module):
             return (output - said).square().mean(dim=1)
         if task == "au":
             return F.binary_cross_entropy_with_logits(output, said, reduction="none").mean(dim=1)
-        target = (said.clamp(min=1e-12).log() / self.temperature).log_softmax(dim=1)
-        softened = (output / self.temperature).log_softmax(dim=1)
-        divergence = (target.exp() * (target - softened)).sum(dim=1)
+        target = (said.clamp(min=1e-12).log() / self.temperature).log_softmax(dim=-1)
+        softened = (output / self.temperature).log_softmax(dim=-1)
+        divergence = (target.exp() * (target - softened)).sum(dim=-1)
+        if task == "va_bins":
+            divergence = divergence.mean(dim=1)
         return divergence * self.temperature**2 if self.scale else divergence
 
 

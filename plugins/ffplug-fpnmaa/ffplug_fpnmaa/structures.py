@@ -22,9 +22,11 @@ class AffectSample(BaseDataElement):
         gt_expr: index of the expression.
         gt_au: action units, U of 0 or 1.
         teacher_va: a teacher's valence and arousal, 2.
+        teacher_va_bins: a teacher's probabilities of B values of valence, and of arousal, 2×B.
         teacher_expr: a teacher's probabilities, K.
         teacher_au: a teacher's probabilities, U.
         pred_va: 2, cut to ±0.99.
+        pred_va_bins: 2×B probabilities, where the head has bins.
         pred_expr: index of the likeliest expression.
         pred_expr_probability: K, they sum up to 1.
         pred_au: U probabilities.
@@ -39,9 +41,11 @@ class AffectSample(BaseDataElement):
         "gt_expr": Field("", torch.int64, 0),
         "gt_au": Field("U", torch.float32, 0, 1),
         "teacher_va": Field("2", torch.float32, -1, 1),
+        "teacher_va_bins": Field("2 B", torch.float32, 0, 1),
         "teacher_expr": Field("K", torch.float32, 0, 1),
         "teacher_au": Field("U", torch.float32, 0, 1),
         "pred_va": Field("2", torch.float32, -1, 1),
+        "pred_va_bins": Field("2 B", torch.float32, 0, 1),
         "pred_expr": Field("", torch.int64, 0),
         "pred_expr_probability": Field("K", torch.float32, 0, 1),
         "pred_au": Field("U", torch.float32, 0, 1),
@@ -52,9 +56,11 @@ class AffectSample(BaseDataElement):
     gt_expr: Tensor
     gt_au: Tensor
     teacher_va: Tensor
+    teacher_va_bins: Tensor
     teacher_expr: Tensor
     teacher_au: Tensor
     pred_va: Tensor
+    pred_va_bins: Tensor
     pred_expr: Tensor
     pred_expr_probability: Tensor
     pred_au: Tensor

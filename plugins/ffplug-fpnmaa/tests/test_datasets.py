@@ -19,6 +19,8 @@ from ffplug_fpnmaa.datasets.annotations import read_annotations, read_frame_coun
 from ffplug_fpnmaa.datasets.samplers import balance_weights
 from ffplug_fpnmaa.datasets.teachers import write_teacher_labels
 from ffplug_fpnmaa.datasets.transforms import crop_face
+from ffplug_fpnmaa.distillation import teacher_labels
+from ffplug_fpnmaa.models import AffectFPN
 
 from ffplug.datasets import MixDataset, write_image
 from ffplug.datasets.procedural import Recipe, write_procedural
@@ -256,6 +258,30 @@ def test_teachers_are_joined_by_name(sets, tmp_path):
     with pytest.raises(DataError, match="names none of the samples"):
         write_teacher_labels(tmp_path / "other.csv", "au", [("elsewhere/00001", said[0])])
         AffWild2Dataset(root, teachers=dict(au=tmp_path / "other.csv"))
+
+
+def test_a_teacher_that_tells_valence_and_arousal_in_bins(sets, tmp_path):
+    torch.manual_seed(0)
+    head = dict(type="ffplug_fpnmaa.MultiTaskAffectHead", channels=(3,), tasks=dict(va=2, au=12), va_bins=4)
+    model = AffectFPN(dict(type=torch.nn.Identity), None, head)
+    data = AffWild2Dataset(str(sets / "affwild2"), split="validation", unlabelled=True)
+    told = dict(teacher_labels(model, data, "va"))
+    path = tmp_path / "va.csv"
+    assert write_teacher_labels(path, "va", told.items()) == len(data)
+    taught = AffWild2Dataset(str(sets / "affwild2"), split="validation", teachers=dict(va=path), unlabelled=True)
+    sample = taught[2]["data_samples"]
+    name = sample.get("sample_id")
+    np.testing.assert_allclose(sample.teacher_va, told[name][:2], atol=1e-5)
+    np.testing.assert_allclose(sample.teacher_va_bins, told[name][2:].reshape(2, 4), atol=1e-5)
+    assert sample.teacher_va_bins.sum(dim=1).numpy() == pytest.approx([1, 1], abs=1e-5)
+    assert model(torch.rand(1, 3, 8, 8)).shape == (1, 14)
+    text = path.read_text()
+    path.write_text(text.replace("arousal_3", "arousal_4", 1))
+    with pytest.raises(DataError, match=r"va\.csv, line 1: expected valence, arousal, and valence_0"):
+        AffWild2Dataset(str(sets / "affwild2"), teachers=dict(va=path))
+    path.write_text("sample_id,valence,arousal,valence_0,arousal_0\nv/1,0.5,-0.5,-0.1,1\n")
+    with pytest.raises(DataError, match=r"va\.csv, line 2: valence_0 is -0\.1"):
+        AffWild2Dataset(str(sets / "affwild2"), teachers=dict(va=path))
 
 
 def test_mixtures_and_balance(sets):

@@ -10,7 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from ffplug_fpnmaa.evaluation import ccc
-from ffplug_fpnmaa.losses import CCCLoss, DistillLoss, MaskedBCE, MaskedCE, MaskedMSE, class_weights
+from ffplug_fpnmaa.losses import BinnedCE, CCCLoss, DistillLoss, MaskedBCE, MaskedCE, MaskedMSE, class_weights
+from ffplug_fpnmaa.models import MultiTaskAffectHead
 
 from ffplug.errors import ConfigError, DataError
 
@@ -78,6 +79,34 @@ def test_distillation():
     )
     agreeing = dict(outputs, expr=stacked(samples, "teacher_expr").log())
     assert float(DistillLoss(tasks=["expr"])(agreeing, samples)["loss_teacher_expr"]) == pytest.approx(0, abs=1e-6)
+
+
+def test_valence_and_arousal_in_bins():
+    torch.manual_seed(0)
+    head = MultiTaskAffectHead((4,), dict(va=2), va_bins=20)
+    outputs, samples = head([torch.randn(8, 4)]), batch()[1]
+    centres = torch.linspace(-1, 1, 20)
+    odds = outputs["va_bins"].softmax(dim=2)
+    torch.testing.assert_close(outputs["va"], (odds * centres).sum(dim=2))
+    for sample, said in zip(samples, torch.rand(8, 2, 20).softmax(dim=2), strict=True):
+        sample["teacher_va_bins"] = said
+    del samples[0]["gt_va"]
+    truth = torch.stack([sample["gt_va"] for sample in samples[1:]])
+    nearest = (truth[..., None] - centres).abs().argmin(dim=2)
+    expected = F.cross_entropy(outputs["va_bins"][1:].flatten(0, 1), nearest.flatten())
+    torch.testing.assert_close(BinnedCE()(outputs, samples)["loss_va_bins"], expected)
+    target = (stacked(samples, "teacher_va_bins").log() / 1.5).softmax(dim=2)
+    each = F.kl_div((outputs["va_bins"] / 1.5).log_softmax(dim=2), target, reduction="none").sum(dim=2).mean(dim=1)
+    weights = torch.tensor([1.0] + [0.4] * 7)
+    torch.testing.assert_close(DistillLoss()(outputs, samples)["loss_teacher_va"], (each * weights).mean())
+    for sample in samples:  # a teacher without bins: the mean is compared
+        del sample["teacher_va_bins"]
+    each = (outputs["va"] - stacked(samples, "teacher_va")).square().mean(dim=1)
+    torch.testing.assert_close(DistillLoss()(outputs, samples)["loss_teacher_va"], (each * weights).mean())
+    with pytest.raises(ConfigError, match="set the head's va_bins=20"):
+        BinnedCE()(batch()[0], samples)
+    with pytest.raises(DataError, match=r"teacher_va_bins: 2×5 numbers, the head gives 2×20"):
+        DistillLoss()(outputs, [dict(teacher_va_bins=torch.ones(2, 5) / 5)] * 8)
 
 
 def test_wrong_labels_are_named():

@@ -196,6 +196,9 @@ class AffectDataset(ScannedDataset):
             said = labels.get(info["sample_id"])
             if said is None:
                 continue
+            if task == "va" and len(said) > 2:
+                info["teacher_va_bins"] = said[2:].reshape(2, -1)
+                said = said[:2]
             info[f"teacher_{task}"] = said
             if self.fill and info[task] is None:
                 info[task] = {

@@ -1,6 +1,7 @@
 """What teachers say of each sample, in CSV files that are joined to the samples by their names.
 
-``va.csv`` has the columns sample_id, valence, arousal; ``expr.csv`` sample_id and a probability for each class;
+``va.csv`` has the columns sample_id, valence, arousal, and, of a teacher that tells them in bins, valence_0 ...,
+arousal_0 ... with a probability for each bin; ``expr.csv`` sample_id and a probability for each class;
 ``au.csv`` sample_id and a probability for each unit.
 """
 
@@ -17,13 +18,15 @@ from ffplug.files import atomic_path
 from ffplug_fpnmaa.datasets.annotations import number, read_csv
 from ffplug_fpnmaa.labels import ACTION_UNITS, class_names
 
+VA = ("valence", "arousal")
 FILES = {"va": "va.csv", "expr": "expr.csv", "au": "au.csv"}
 
 
 def columns(task: str, count: int) -> list[str]:
     """Names of a task's columns."""
     if task == "va":
-        return ["valence", "arousal"]
+        bins = range((count - 2) // 2)
+        return [*VA, *(f"{name}_{place}" for name in VA for place in bins)]
     if task == "expr":
         return list(class_names(count))
     return [f"AU{unit}" for unit in (ACTION_UNITS if count == len(ACTION_UNITS) else range(count))]
@@ -55,7 +58,7 @@ class TeacherLabels:
 
     def __init__(self, path: str, task: str) -> None:
         self.path, self.task = path, task
-        needed = ["sample_id", "valence", "arousal"] if task == "va" else ["sample_id"]
+        needed = ["sample_id", *VA] if task == "va" else ["sample_id"]
         self.rows: dict[str, int] = {}
         values = []
         low = -1.0 if task == "va" else 0.0
@@ -63,10 +66,14 @@ class TeacherLabels:
             name = row["sample_id"]
             if name in self.rows:
                 raise DataError(f"{path}, line {line}: {name} is listed twice")
-            told = [number(path, line, row, column) for column in row if column != "sample_id"]
-            wrong = [value for value in told if not low <= value <= 1]
-            if wrong:
-                raise DataError(f"{path}, line {line}: {wrong[0]:g} is not within {low:g}..1")
+            names = [column for column in row if column != "sample_id"]
+            if task == "va" and names != columns("va", len(names)):
+                raise DataError(f"{path}, line 1: expected valence, arousal, and valence_0 ..., arousal_0 ... of bins")
+            told = [number(path, line, row, column) for column in names]
+            for column, value in zip(names, told, strict=True):
+                least = low if column in VA else 0.0
+                if not least <= value <= 1:
+                    raise DataError(f"{path}, line {line}: {column} is {value:g}, not within {least:g}..1")
             self.rows[name] = len(values)
             values.append(told)
         if not values:

@@ -139,7 +139,8 @@ class PackAffect:
             if results.get(task) is not None:
                 dtype = torch.int64 if task == "expr" else torch.float32
                 sample.set_field(torch.as_tensor(np.asarray(results[task])).to(dtype), f"gt_{task}")
-            if results.get(f"teacher_{task}") is not None:
-                sample.set_field(torch.as_tensor(results[f"teacher_{task}"]).float(), f"teacher_{task}")
+        for said in (f"teacher_{name}" for name in (*TASKS, "va_bins")):
+            if results.get(said) is not None:
+                sample.set_field(torch.as_tensor(results[said]).float(), said)
         image = np.ascontiguousarray(results["image"].transpose(2, 0, 1))
         return dict(inputs=torch.from_numpy(image), data_samples=sample)

@@ -162,7 +162,8 @@ class AffectFPN(BaseModel):
             flip: mean with what their mirror images show.
 
         Returns:
-            By task: ``va`` N×2 in ±0.99, ``expr`` N×K probabilities, ``au`` N×U probabilities.
+            By task: ``va`` N×2 in ±0.99, ``expr`` N×K probabilities, ``au`` N×U probabilities; ``va_bins``
+            N×2×B probabilities, where the head has such bins.
         """
         return self.tell(self.data_preprocessor.normalise(images.to(self._device())), flip)
 
@@ -183,6 +184,7 @@ class AffectFPN(BaseModel):
             "va": lambda x: x.clamp(-LIMIT, LIMIT),
             "expr": lambda x: x.softmax(dim=1),
             "au": torch.sigmoid,
+            "va_bins": lambda x: x.softmax(dim=2),
         }
         return {task: forms[task](output.float()) for task, output in outputs.items()}
 
@@ -199,7 +201,7 @@ class AffectFPN(BaseModel):
         """
         outputs = self.head(self.levels(inputs))
         if mode == "tensor":
-            return torch.cat(list(outputs.values()), dim=1)
+            return torch.cat([outputs[task] for task in self.tasks], dim=1)
         if mode == "loss":
             if not len(self.losses):
                 raise ConfigError("the model has no losses: give its config `losses`")
@@ -232,5 +234,7 @@ class AffectFPN(BaseModel):
             sample.teacher_va = 2 * torch.rand(2, generator=draw) - 1
             sample.teacher_expr = torch.rand(classes, generator=draw).softmax(dim=0)
             sample.teacher_au = torch.rand(units, generator=draw)
+            if self.head.va_bins:
+                sample.teacher_va_bins = torch.rand(2, self.head.va_bins, generator=draw).softmax(dim=1)
             samples.append(sample)
         return dict(inputs=inputs, data_samples=samples)

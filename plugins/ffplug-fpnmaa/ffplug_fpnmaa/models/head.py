@@ -12,6 +12,11 @@ from ffplug_fpnmaa.labels import ACTION_UNITS, check_tasks
 from ffplug_fpnmaa.registry import MODELS
 
 
+def bin_centres(count: int, device: torch.device | None = None) -> Tensor:
+    """The numbers that valence and arousal are told by: ``count`` from -1 to 1, at even distances."""
+    return torch.linspace(-1, 1, count, device=device)
+
+
 @MODELS.register_module()
 class MultiTaskAffectHead(nn.Module):
     """A linear head for each task on the means of the pyramid's levels.
@@ -21,6 +26,8 @@ class MultiTaskAffectHead(nn.Module):
         tasks: outputs by task: ``va`` has 2, ``expr`` one for each class, ``au`` one for each unit.
         levels: by task, the positions of the levels that its head sees; a task that is left out sees all of them.
         gates: weigh the levels of each task by a softmax that is learned; it starts as no gate at all.
+        va_bins: tell valence and arousal as a distribution over so many numbers from -1 to 1, and its mean (Deng et
+            al., FG 2020, with 20); 0 tells the two numbers themselves.
 
     Raises:
         ConfigError: an unknown task or level, or a number of outputs that can't be.
@@ -35,6 +42,7 @@ class MultiTaskAffectHead(nn.Module):
         tasks: Mapping[str, int],
         levels: Mapping[str, Sequence[int]] | None = None,
         gates: bool = False,
+        va_bins: int = 0,
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
@@ -42,6 +50,9 @@ class MultiTaskAffectHead(nn.Module):
         for task, least, most in (("va", 2, 2), ("expr", 2, 1000), ("au", 1, 1000)):
             if not least <= self.tasks.get(task, least) <= most:
                 raise ConfigError(f"tasks.{task}={self.tasks[task]}: expected {least} to {most} outputs")
+        if va_bins and ("va" not in self.tasks or not 2 <= va_bins <= 1000):
+            raise ConfigError(f"va_bins={va_bins}: expected 0, or 2 to 1000 and the task va")
+        self.va_bins = int(va_bins)
         levels = dict(levels or {})
         if set(levels) - set(self.tasks):
             raise ConfigError(f"levels names {', '.join(levels)}: expected tasks among {', '.join(self.tasks)}")
@@ -51,7 +62,12 @@ class MultiTaskAffectHead(nn.Module):
             if not chosen or set(chosen) - set(everything) or len(set(chosen)) < len(chosen):
                 raise ConfigError(f"levels.{task}={chosen}: expected different positions among {everything}")
         self.linear = nn.ModuleDict(
-            {task: nn.Linear(sum(self.channels[i] for i in self.levels[task]), n) for task, n in self.tasks.items()}
+            {
+                task: nn.Linear(
+                    sum(self.channels[i] for i in self.levels[task]), 2 * va_bins if task == "va" and va_bins else n
+                )
+                for task, n in self.tasks.items()
+            }
         )
         self.gates = (
             nn.ParameterDict({task: nn.Parameter(torch.zeros(len(chosen))) for task, chosen in self.levels.items()})
@@ -66,7 +82,8 @@ class MultiTaskAffectHead(nn.Module):
             means: N×C_l, one for each level.
 
         Returns:
-            ``va`` N×2 as it comes, ``expr`` N×K logits, ``au`` N×U logits.
+            ``va`` N×2 as it comes, ``expr`` N×K logits, ``au`` N×U logits; with ``va_bins`` also ``va_bins``, N×2×B
+            logits, of which ``va`` is the mean.
 
         Raises:
             ConfigError: the levels are not those that the head was made for.
@@ -83,6 +100,11 @@ class MultiTaskAffectHead(nn.Module):
                 weights = len(seen) * self.gates[task].softmax(dim=0)
                 seen = [weight * mean for weight, mean in zip(weights, seen, strict=True)]
             outputs[task] = linear(torch.cat(seen, dim=1).to(linear.weight.dtype))
+        if self.va_bins:
+            logits = outputs["va"].unflatten(1, (2, self.va_bins))
+            centres = bin_centres(self.va_bins, device=logits.device)
+            outputs["va"] = logits.float().softmax(dim=2) @ centres
+            outputs["va_bins"] = logits
         return outputs
 
     def level_weights(self) -> dict[str, dict[int, float]]:
