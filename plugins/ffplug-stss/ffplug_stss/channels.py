@@ -15,6 +15,9 @@ CHANNELS = 28
 HISTORY = 3
 """Earlier frames that are warped to the frame to produce."""
 
+OUTSIDES = ("black", "repeat")
+"""What a warp may hold where it would come from outside of the earlier frame: black, or that frame's border."""
+
 SCALE = 2
 """Pixels of the result to one of the input, each way."""
 
@@ -30,6 +33,9 @@ NAMES = (
     *(f"history.{age}.{c}" for age in ("oldest", "middle", "newest") for c in ("r", "g", "b", "mask")),
 )
 """The packed input's channels by name."""
+
+MASKS = [place for place, name in enumerate(NAMES) if name.endswith("mask")]
+"""Where the masks are among them."""
 
 _MEANINGS = {
     "color": "newest shaded frame warped to the frame to produce, its holes filled by the occlusion motion",

@@ -15,8 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffplug.datasets.base import choose
 from ffplug.datasets.seeding import derive_seed
 from ffplug.errors import ConfigError, did_you_mean
+from ffplug_stss.channels import OUTSIDES
 
 STYLES = ("field", "hall", "swarm")
 SKY, GROUND = 0, 1
@@ -40,6 +42,8 @@ class SceneOptions:
         moving: share of the objects that move or turn.
         samples: rays per pixel and axis of the reference frames, which are box-filtered in linear light.
         far: depth that counts as 1.
+        outside: what a warped frame holds where it would come from outside of the earlier one: ``black``, as published,
+            or ``repeat``, the earlier frame's border.
     """
 
     style: str = "mixed"
@@ -49,11 +53,13 @@ class SceneOptions:
     moving: float = 0.6
     samples: int = 2
     far: float = 50.0
+    outside: str = "black"
 
     def __post_init__(self) -> None:
         if self.style not in (*STYLES, "mixed"):
             near = did_you_mean(self.style, (*STYLES, "mixed"))
             raise ConfigError(f"style={self.style!r}: expected one of {', '.join(STYLES)}, mixed{near}")
+        choose("outside", self.outside, OUTSIDES)
         for name in ("objects", "poles"):
             low, high = getattr(self, name)
             if not 0 <= low <= high <= 64:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ffplug.ops import backward_warp
 from ffplug_stss.channels import HISTORY
 from ffplug_stss.rendering import Renderer
-from ffplug_stss.warping import OUTSIDE, fill_holes, from_engine, inside, occlusion_motion, same_surface, warp
+from ffplug_stss.warping import OUTSIDE, from_engine, inside, occlusion_motion, same_surface, warp
 
 SHADED, EXTRAPOLATED = "SF", "EF"
 """Frames of even times are shaded, those between are not."""
@@ -51,15 +52,21 @@ class Sequence:
                 whole, hole = image, torch.zeros_like(now.label, dtype=torch.bool)
             else:
                 motion, hole = self.hole(time, earlier)
-                whole = warp(image, motion)
+                whole = self._sample(image, motion)
             warped.append(torch.where(hole, OUTSIDE, whole))
             plain.append(whole)
         color, motion = plain[0], self.renderer.motion(now, time, time - 1)
         if newest != time:
             missing = (warped[0] == OUTSIDE).all(dim=1, keepdim=True)
-            color = fill_holes(color, self.shaded(newest), missing, occlusion_motion(motion, now.depth))
+            fetched = self._sample(self.shaded(newest), occlusion_motion(motion, now.depth))
+            color = torch.where(missing, fetched, color)
         names = ("base_color", "metallic", "roughness", "depth", "normal")
         return encode(warped, color, plain, motion, **{name: getattr(now, name) for name in names})
+
+    def _sample(self, image: Tensor, motion: Tensor) -> Tensor:
+        """An earlier frame at the place of the present one."""
+        repeated = self.renderer.scene.options.outside == "repeat"
+        return backward_warp(image, motion, "border") if repeated else warp(image, motion)
 
     def target(self, time: int) -> np.ndarray:
         """The true frame, 2H×2W×3 float16, BGR."""

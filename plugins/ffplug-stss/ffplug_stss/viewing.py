@@ -19,8 +19,8 @@ from ffplug.errors import DataError
 from ffplug.evaluation.frame_metrics import as_levels, psnr, squared_error, ssim_map
 from ffplug.files import atomic_path
 from ffplug.visualization.panel import text_image
-from ffplug_stss.channels import SCALE
-from ffplug_stss.datasets.records import OUTSIDES, decode
+from ffplug_stss.channels import OUTSIDES, SCALE
+from ffplug_stss.datasets.records import decode
 from ffplug_stss.models.network import enlarge
 from ffplug_stss.models.stss import STSS, pad_to_multiple
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ffplug_stss.channels import OUTSIDES, unpack
 from ffplug_stss.datasets import (
     LoadRecord,
     PackSupersample,
@@ -120,6 +121,21 @@ def test_a_written_set_is_what_is_rendered(written):
     assert one["data_samples"].source == "procedural, not STSS/Procedural"
     assert len(written_set) == 6 and len(STSSDataset(written, split="test")) == 3
     assert len(STSSDataset(written, kinds="EF")) == 2
+
+
+def test_the_border_is_repeated_as_a_running_renderer_would():
+    """Beyond a small frame, in the same holes; nothing else changes."""
+    black, repeated = (
+        RenderedDataset(scenes=1, frames=2, size=SIZE, seed=3, options=dict(samples=1, speed=4, outside=outside))[1]
+        for outside in OUTSIDES
+    )
+    one, other = (unpack(item["inputs"][None]) for item in (black, repeated))
+    beyond, seen = one.x[0, 3:].sum(dim=0) == 0, one.mask[0, 0] == 1
+    assert beyond.any() and not seen[beyond].any() and float(other.x[0, 3:, beyond].sum(dim=0).min()) > 0.05
+    torch.testing.assert_close(one.x[..., seen], other.x[..., seen], rtol=0, atol=2e-3)
+    assert torch.equal(one.mask, other.mask) and torch.equal(one.history[:, :, 3], other.history[:, :, 3])
+    with pytest.raises(ConfigError, match="outside='white'"):
+        SceneOptions(outside="white")
 
 
 def test_shaded_frames_have_no_hole_and_themselves(written):

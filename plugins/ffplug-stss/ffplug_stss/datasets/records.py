@@ -29,14 +29,13 @@ from torch import Tensor
 
 from ffplug.datasets.base import choose
 from ffplug.errors import ConfigError, DataError
-from ffplug_stss.channels import SCALE, Inputs
+from ffplug_stss.channels import OUTSIDES, SCALE, Inputs
 from ffplug_stss.registry import TRANSFORMS
 from ffplug_stss.structures import SupersampleSample
 from ffplug_stss.warping import OUTSIDE, from_engine, repeat_edge
 
 CHANNELS = (33, 35)
 DEPTHS = ("clip", "scale")
-OUTSIDES = ("black", "repeat")
 META_KEYS = (
     "record_path",
     "target_path",
