@@ -12,20 +12,12 @@ from torch import Tensor
 from ffplug.datasets.base import choose
 from ffplug.errors import ConfigError, DataError
 from ffplug.models.layers import fixed_weights
-from ffplug.ops import backward_warp
-from ffplug_stss.channels import HISTORY, SCALE, Inputs
-from ffplug_stss.datasets.records import OUTSIDES
-from ffplug_stss.models.stss import STSS, pad_to_multiple
-from ffplug_stss.warping import (
-    COMPOSITIONS,
-    OUTSIDE,
-    compose,
-    inside,
-    occlusion_motion,
-    same_depth,
-    same_surface,
-    warp,
-)
+from ffplug_stss.channels import HISTORY, MASKS, OUTSIDES, SCALE
+from ffplug_stss.cuts import CUT, agreement
+from ffplug_stss.models.stss import STSS
+from ffplug_stss.ops import splat_motion, warp_pack
+from ffplug_stss.ops.packing import LINKS
+from ffplug_stss.warping import COMPOSITIONS, compose
 
 _CHANNELS = {"normal": 3, "depth": 1, "roughness": 1, "metallic": 1, "base_color": 3, "motion": 2, "label": 1}
 _RANGES = {"normal": 1.05, "depth": 1.0, "roughness": 1.0, "metallic": 1.0, "base_color": 1.0}
@@ -102,11 +94,12 @@ def check_image(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
 
 @dataclass
 class _Shaded:
-    """A shaded frame of the history, and the motions from later frames to it, newest first."""
+    """A shaded frame of the history, 1×C×H×W each, and how many calls ago it was."""
 
     color: Tensor
-    buffers: GBuffer
-    motions: list[Tensor]
+    depth: Tensor
+    label: Tensor | None
+    age: int = 0
 
 
 class SpaceTimeSupersampler:
@@ -115,6 +108,11 @@ class SpaceTimeSupersampler:
     Call :meth:`push` with each frame that was shaded and :meth:`extrapolate` with the buffers of each that was not, in
     the order of time; motion in the buffers is to the frame of the call before. The history is the last three shaded
     frames. After a cut, and at the start, what is missing of it is the first frame itself, marked invalid.
+
+    A cut is told by the caller (``push(..., cut=True)``), or found: the buffers of a frame disagree with those of the
+    call before it (:func:`ffplug_stss.cuts.agreement`). Where the first frame after a cut is one to extrapolate, there
+    is nothing to show of it yet: the frames of before are warped as ever, marked invalid, and left out from the next
+    shaded one on.
 
     Args:
         model: the network with its weights, as :func:`ffplug.get_model` gives it.
@@ -125,6 +123,8 @@ class SpaceTimeSupersampler:
         dtype: ``float32``, or ``float16`` or ``bfloat16`` for the network alone; warping stays in float32.
         graph: record the network as a CUDA graph at the first frame of each size, and replay it; needs a GPU.
         check: refuse bad buffers. Each check waits for a GPU; without, buffers are trusted.
+        cuts: agreement of buffers, 0..1, below which a frame begins after a cut; None leaves cuts to the caller, and
+            spares a GPU another wait.
 
     Raises:
         ConfigError: an argument is none of the above, or there is no GPU for a graph.
@@ -141,21 +141,35 @@ class SpaceTimeSupersampler:
         dtype: str = "float32",
         graph: bool = False,
         check: bool = True,
+        cuts: float | None = CUT,
     ) -> None:
         choose("compose", compose, COMPOSITIONS)
         choose("outside", outside, OUTSIDES)
+        if cuts is not None and not 0 <= cuts <= 1:
+            raise ConfigError(f"cuts={cuts}: expected 0..1, or None")
         self.model = model.eval()
         self.compose = compose
         self.tolerance = tolerance
         self.outside = outside
         self.check = check
+        self.cuts = cuts
         self._network = _Network(self.model, _DTYPES[choose("dtype", dtype, tuple(_DTYPES))], graph)
-        self._history: deque[_Shaded] = deque(maxlen=HISTORY)
+        self.reset()
 
     def reset(self) -> None:
         """Forget the history: the next frame is the first."""
-        self._history.clear()
+        self._history: deque[_Shaded] = deque(maxlen=HISTORY)
+        self._motions: list[Tensor] = []
+        self._before: GBuffer | None = None
+        self._lost = False
+        self._found = False
 
+    @property
+    def found_cut(self) -> bool:
+        """Whether the frame of the last call was found to come after a cut."""
+        return self._found
+
+    @torch.inference_mode()
     def push(self, color: Tensor, buffers: GBuffer, cut: bool = False) -> Tensor:
         """Super-sample a shaded frame, and keep it.
 
@@ -172,67 +186,83 @@ class SpaceTimeSupersampler:
             check_image("color", color, (3, *size))
             if bool((color < 0).any()):
                 raise DataError(f"color: values from {float(color.min()):g} on, expected at least 0")
-        if cut:
+        found = not cut and self._jumped(buffers)
+        if cut or found or self._lost:
             self.reset()
-        self._step(buffers)
-        self._history.appendleft(_Shaded(color[None].float(), buffers, []))
-        valid = torch.ones_like(color[None, :1].float())
-        warped = [(self._history[0].color, valid)]
-        warped += [self._warp(shaded, buffers) for shaded in list(self._history)[1:]]
-        return self._run(self._history[0].color, warped, buffers)
+        self._step(buffers, found)
+        label = None if buffers.label is None else _whole(buffers.label[None])
+        depth = buffers.depth[None].float().contiguous()
+        self._history.appendleft(_Shaded(color[None].float().contiguous(), depth, label))
+        return self._run(buffers)
 
+    @torch.inference_mode()
     def extrapolate(self, buffers: GBuffer) -> Tensor:
         """Produce a frame of which there are buffers alone; arguments and result as of :meth:`push`."""
         if not self._history:
             raise DataError("there is no shaded frame to extrapolate from: call push first, also after a cut")
         if self.check:
             self._check(buffers)
-        self._step(buffers)
-        warped = [self._warp(shaded, buffers) for shaded in self._history]
-        newest, (plain, valid) = self._history[0], warped[0]
-        color = plain
-        if len(newest.motions) == 1:
-            fetch = occlusion_motion(buffers.motion[None].float(), buffers.depth[None].float())
-            color = torch.where(valid == 0, self._sample(newest.color, fetch), plain)
-        return self._run(color, warped, buffers)
+        found = self._jumped(buffers)
+        self._lost |= found
+        self._step(buffers, found)
+        return self._run(buffers)
 
     def _check(self, buffers: GBuffer, first: bool = False) -> tuple[int, int]:
-        known = self._history[0].buffers if self._history and not first else None
+        known = self._before if not first else None
         size = buffers.check(tuple(known.depth.shape[-2:]) if known is not None else None)
         if known is not None and (known.label is None) != (buffers.label is None):
             raise DataError("label: given with some frames only; give it with all of them or with none")
         return size
 
-    def _step(self, buffers: GBuffer) -> None:
+    def _jumped(self, buffers: GBuffer) -> bool:
+        """Whether the buffers have nothing to do with those of the call before."""
+        if self.cuts is None or self._before is None:
+            return False
+        return agreement(buffers, self._before, buffers.motion) < self.cuts
+
+    def _step(self, buffers: GBuffer, found: bool) -> None:
         """Let the history be one frame older."""
         for shaded in self._history:
-            shaded.motions.insert(0, buffers.motion[None].float())
+            shaded.age += 1
+        oldest = self._history[-1].age if self._history else 0
+        self._motions = [buffers.motion[None].float().contiguous(), *self._motions][:oldest]
+        self._before, self._found = buffers, found
 
-    def _warp(self, shaded: _Shaded, buffers: GBuffer) -> tuple[Tensor, Tensor]:
-        """An earlier frame at the place of the present one, 1×3×H×W, and its mask 1×1×H×W."""
-        motion = compose(shaded.motions, self.compose)
-        then = shaded.buffers
-        if buffers.label is not None:
-            same = same_surface(buffers.label[None], then.label[None], motion)
-        else:
-            same = same_depth(buffers.depth[None].float(), then.depth[None].float(), motion, self.tolerance)
-        plain = warp(shaded.color, motion)
-        valid = inside(motion) & same & (plain != OUTSIDE).all(dim=1, keepdim=True)
-        return self._sample(shaded.color, motion) if self.outside == "repeat" else plain, valid.float()
+    def _run(self, buffers: GBuffer) -> Tensor:
+        history = list(self._history)
+        motions, steps = self._motions, [shaded.age for shaded in history]
+        chained = self.compose == "exact" and steps[-1] <= LINKS
+        if not chained:
+            motions = [compose(motions[:age], self.compose) for age in steps if age]
+            steps = [place + (steps[0] > 0) for place in range(len(steps))]
+        label = None if buffers.label is None else _whole(buffers.label[None])
+        fetch = None
+        if history[0].age == 1:
+            fetch = splat_motion(buffers.motion[None].float(), buffers.depth[None].float())
+        packed = warp_pack(
+            [shaded.color for shaded in history],
+            [shaded.depth for shaded in history] if label is None else [],
+            [shaded.label for shaded in history] if label is not None else [],
+            motions,
+            buffers.feature,
+            label,
+            fetch,
+            steps,
+            chained,
+            self.outside == "repeat",
+            self.tolerance,
+        )
+        if self._lost:
+            packed[:, MASKS] = 0
+        height, width = (SCALE * side for side in buffers.depth.shape[-2:])
+        return self._network(packed)[0, :, :height, :width].float()
 
-    def _sample(self, image: Tensor, motion: Tensor) -> Tensor:
-        return backward_warp(image, motion, "border") if self.outside == "repeat" else warp(image, motion)
 
-    @torch.inference_mode()
-    def _run(self, color: Tensor, warped: list[tuple[Tensor, Tensor]], buffers: GBuffer) -> Tensor:
-        plain, mask = warped[0]
-        while len(warped) < HISTORY:
-            warped = [*warped, (warped[-1][0], torch.zeros_like(mask))]
-        history = torch.stack([torch.cat(pair, dim=1) for pair in reversed(warped)], dim=1).clamp(min=0)
-        x = torch.cat([color, plain], dim=1).clamp(min=0)
-        packed = Inputs(x, buffers.feature, mask, history).pack()
-        height, width = packed.shape[2:]
-        return self._network(pad_to_multiple(packed))[0, :, : SCALE * height, : SCALE * width].float()
+def _whole(label: Tensor) -> Tensor:
+    """Labels of any type as whole numbers that are equal where they are."""
+    if label.is_floating_point():
+        return (label.double() + 0.0).contiguous().view(torch.int64)
+    return label.to(torch.int64).contiguous()
 
 
 class _Network:

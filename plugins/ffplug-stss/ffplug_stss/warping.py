@@ -23,7 +23,6 @@ OUTSIDE = -1.0
 """What a warped colour is where there is nothing."""
 
 COMPOSITIONS = ("exact", "published")
-_FAR = 10.0
 _ROUNDING = 1e-4
 
 
@@ -157,35 +156,10 @@ def distance(world: Tensor, earlier: Tensor, motion: Tensor) -> Tensor:
 
 
 def occlusion_motion(motion: Tensor, depth: Tensor) -> Tensor:
-    """For each pixel the motion of what covered its earlier place: where a hole's colours are fetched from.
+    """For each pixel the motion of what covered its earlier place: :class:`ffplug_stss.ops.SplatMotion`."""
+    from ffplug_stss.ops import splat_motion  # whose neighbours are defined by what is above
 
-    Each pixel's motion is put on the four pixels around its earlier place, where the nearest in depth stays (of equal
-    ones the first in rows); each pixel then reads what lies at its own earlier place, rounded down. So background is
-    drawn in from beside what hid it. Equal calls give equal bits.
-
-    Args:
-        motion: N×2×H×W, to the frame before.
-        depth: N×1×H×W, smaller is nearer; from 10 on nothing counts.
-
-    Returns:
-        N×2×H×W; zero where nothing was put.
-    """
-    count, _, height, width = motion.shape
-    x, y = (place.floor().long() for place in places(motion))
-    rows, columns = torch.stack([y, y, y + 1, y + 1], 1), torch.stack([x, x + 1, x, x + 1], 1)
-    here = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width) & (depth < _FAR)
-    cells = height * width
-    target = torch.where(here, rows * width + columns, cells).flatten(1)
-    source = torch.arange(cells, device=motion.device).repeat(4).expand(count, -1)
-    depths = depth.flatten(1).repeat(1, 4)
-    nearest = depths.new_full((count, cells + 1), _FAR).scatter_reduce(1, target, depths, "amin")
-    wins = depths == nearest.gather(1, target)
-    first = torch.full((count, cells + 1), cells, device=motion.device)
-    first = first.scatter_reduce(1, torch.where(wins, target, cells), source, "amin")[:, :cells]
-    vectors = torch.cat([motion.flatten(2), motion.new_zeros(count, 2, 1)], dim=2)
-    put = vectors.gather(2, first[:, None].expand(-1, 2, -1))
-    read = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
-    return put.gather(2, read.flatten(1)[:, None].expand(-1, 2, -1)).view(motion.shape)
+    return splat_motion(motion, depth)
 
 
 def fill_holes(warped: Tensor, image: Tensor, hole: Tensor, fetch: Tensor) -> Tensor:

@@ -89,6 +89,59 @@ def test_after_a_cut_nothing_of_before_is_left(sequence):
         stream.extrapolate(buffers_of(sequence, 31))
 
 
+@pytest.fixture(scope="module")
+def elsewhere():
+    """Another place, where all is fast."""
+    scene = draw_scene(9, 4, SceneOptions(style="hall", speed=12, samples=1, objects=(4, 4), poles=(0, 0)))
+    return Sequence(Renderer(scene, SIZE))
+
+
+def test_cuts_are_found_and_fast_motion_is_none(sequence, elsewhere):
+    stream, _ = play(sequence, range(6, 9))
+    assert not stream.found_cut
+    frame = elsewhere.shaded(20)[0], buffers_of(elsewhere, 20)
+    stream.push(*frame)
+    assert stream.found_cut
+    fresh = SpaceTimeSupersampler(Recorder())
+    fresh.push(*frame)
+    assert torch.equal(stream.model.inputs, fresh.model.inputs)
+    stream.extrapolate(buffers_of(elsewhere, 21))
+    assert float(buffers_of(elsewhere, 21).motion.abs().amax()) > 5 and not stream.found_cut
+    trusting, _ = play(sequence, range(6, 9), cuts=None)
+    trusting.push(*frame)
+    assert not trusting.found_cut and not torch.equal(trusting.model.inputs, fresh.model.inputs)
+
+
+def test_a_cut_before_a_frame_that_was_not_shaded(sequence, elsewhere):
+    stream, _ = play(sequence, range(6, 9))
+    for time, found in ((21, True), (22, False)):
+        stream.extrapolate(buffers_of(elsewhere, time))
+        inputs = unpack(stream.model.inputs)
+        assert stream.found_cut == found
+        assert inputs.mask.max() == 0 and inputs.history[:, :, 3].max() == 0
+    frame = elsewhere.shaded(23)[0], buffers_of(elsewhere, 23)
+    stream.push(*frame)
+    fresh = SpaceTimeSupersampler(Recorder())
+    fresh.push(*frame)
+    assert torch.equal(stream.model.inputs, fresh.model.inputs)
+
+
+@pytest.mark.parametrize("rule", ["exact", "published"])
+def test_motion_over_many_frames(sequence, rule):
+    """More vectors than are joined at once; the picture moves by one pixel a frame."""
+    still = dataclasses.replace(buffers_of(sequence, 6), label=torch.ones(1, *SIZE))
+    moving = dataclasses.replace(still, motion=torch.tensor([-1.0, 0.0])[:, None, None].expand(2, *SIZE))
+    color = sequence.shaded(6)[0]
+    stream = SpaceTimeSupersampler(Recorder(), compose=rule, cuts=None)
+    stream.push(color, still)
+    for _ in range(11):
+        stream.extrapolate(moving)
+    inputs = unpack(stream.model.inputs)
+    # Below and to the right the published rule meets vectors from outside of the frame, and adds nothing.
+    kept = inputs.x[0, 3:, :-1, 11:-1]
+    torch.testing.assert_close(kept, color[:, :-1, : kept.shape[-1]])
+
+
 def test_odd_sizes_and_real_network():
     torch.manual_seed(0)
     scene = draw_scene(0, 0, SceneOptions(objects=(2, 2), poles=(0, 0), samples=1))
@@ -166,6 +219,8 @@ def test_what_the_stream_refuses_to_be_made_of():
     for options in (dict(outside="white"), dict(dtype="int8"), dict(compose="longest")):
         with pytest.raises(ConfigError, match="expected one of"):
             SpaceTimeSupersampler(model, **options)
+    with pytest.raises(ConfigError, match=r"cuts=3: expected 0\.\.1, or None"):
+        SpaceTimeSupersampler(model, cuts=3)
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="there is no GPU"):
             SpaceTimeSupersampler(model, graph=True)
