@@ -57,7 +57,7 @@ def _show(console, report, limit: int) -> None:
     table = Table(title=escape(f"{name} in {report.root}"))
     table.add_column("part")
     table.add_column("sequence")
-    table.add_column("pairs", justify="right")
+    table.add_column(report.noun.removeprefix("frame "), justify="right")
     table.add_column("problems", justify="right")
     parts = Counter(part for part, _ in report.pairs)
 
@@ -83,6 +83,6 @@ def _show(console, report, limit: int) -> None:
         console.print(f"[dim]note: {escape(note)}[/]")
     depth = "decoded" if report.full else "header and end read"
     console.print(
-        f"{sum(report.pairs.values())} frame pairs, {report.files} files ({depth})"
+        f"{sum(report.pairs.values())} {report.noun}, {report.files} files ({depth})"
         + (": nothing is wrong" if report.ok else "")
     )

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import cv2
@@ -55,6 +55,8 @@ class ScannedDataset(BaseDataset):
     """What the samples are, for messages."""
     default_pipeline: ClassVar[tuple[dict[str, Any], ...]] = ()
     """What loads a sample and packs it."""
+    example: ClassVar[Mapping[str, Any]] = {"scenes": 2, "frames": 3, "size": (64, 96)}
+    """What :meth:`write_example` writes: arguments of a procedural :class:`~ffplug.datasets.procedural.Recipe`."""
 
     def __init__(
         self,
@@ -87,7 +89,7 @@ class ScannedDataset(BaseDataset):
         """Write a small procedural set in this data set's layout to a new folder, for tests and examples."""
         from ffplug.datasets.procedural.writers import Recipe, write_procedural
 
-        write_procedural(Recipe(cls.layout, scenes=2, frames=3, size=(64, 96), textures="analytic"), folder)
+        write_procedural(Recipe(cls.layout, textures="analytic", **cls.example), folder)
 
     @property
     def name(self) -> str:

@@ -59,7 +59,8 @@ class CheckReport:
         layout: name of the layout, or :data:`FOLDER`.
         title: the data set's name; ``procedural`` tells a stand-in.
         full: whether every file was decoded.
-        pairs: number of frame pairs per (part, sequence).
+        noun: what is counted: ``frame pairs``, ``faces`` and so on.
+        pairs: number of samples per (part, sequence): frame pairs, unless ``noun`` tells others.
         files: number of files looked at.
         problems: what is wrong.
         notes: what is absent but need not be there.
@@ -70,6 +71,7 @@ class CheckReport:
     title: str
     procedural: bool
     full: bool
+    noun: str = "frame pairs"
     pairs: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
     files: int = 0
     problems: list[Problem] = dataclasses.field(default_factory=list)
@@ -89,6 +91,7 @@ class CheckReport:
             "procedural": self.procedural,
             "full": self.full,
             "ok": self.ok,
+            "noun": self.noun,
             "files": self.files,
             "sequences": [
                 {"part": part, "sequence": sequence, "pairs": pairs} for (part, sequence), pairs in self.pairs.items()
@@ -176,6 +179,7 @@ def _scan_part(part: Part, report: CheckReport) -> list[dict[str, Any]]:
             report.notes.append(f"{part.folder}: not there")
         return []
     dataset: FlowDataset = DATASETS.get(part.dataset)(report.root, lazy_init=True, **part.options)
+    report.noun = dataset.noun
     problems: list[Problem] = []
     try:
         pairs = list(dataset.scan(problems))
@@ -198,7 +202,7 @@ def _check_counts(part: Part, dataset: FlowDataset, found: int, report: CheckRep
                 message = f"expected {frames} frames, found {there or 'none'}"
                 report.problems.append(Problem(join(folder, scene), message, scene))
     elif dataset.published_pairs is not None and found != dataset.published_pairs:
-        message = f"found {found} frame pairs, the published set has {dataset.published_pairs}"
+        message = f"found {found} {dataset.noun}, the published set has {dataset.published_pairs}"
         if part.dataset == "ffplug.HD1KDataset":
             report.notes.append(f"{part.folder}: {message}")
         else:

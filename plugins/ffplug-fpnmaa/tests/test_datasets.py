@@ -22,6 +22,7 @@ from ffplug_fpnmaa.datasets.transforms import crop_face
 from ffplug_fpnmaa.distillation import teacher_labels
 from ffplug_fpnmaa.models import AffectFPN
 
+from ffplug.cli import cli, run
 from ffplug.datasets import MixDataset, write_image
 from ffplug.datasets.procedural import Recipe, write_procedural
 from ffplug.errors import ConfigError, DataError
@@ -70,6 +71,12 @@ def test_affwild2_as_it_lies(sets):
     assert set(validation[0]["data_samples"].keys()) == {"gt_expr"}
     test = AffWild2Dataset(str(sets / "affwild2"), split="test")
     assert len(test) > len(validation) and not set(test[0]["data_samples"].keys())
+
+
+def test_a_check_counts_faces(sets, capsys):
+    assert run(cli, ["data", "check", str(sets / "expw")], "ffplug") == 0
+    told = capsys.readouterr().out
+    assert "12 faces, 6 files" in told and "pairs" not in told
 
 
 def test_parts_by_video_and_thinning(sets):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,7 +16,6 @@ from ffplug.datasets.base import Problem, ScannedDataset, choose
 from ffplug.datasets.formats import IMAGE_SUFFIXES, read_image, write_image
 from ffplug.datasets.layouts import Layout, Part, join, list_folder
 from ffplug.datasets.procedural import Recipe
-from ffplug.datasets.procedural.writers import write_procedural
 from ffplug.errors import ConfigError, DataError
 from ffplug.structures import Field, shown_name
 from ffplug_face.portraits.factors import PortraitOptions, Portraits, draw_portraits
@@ -127,6 +126,7 @@ class FaceVideoDataset(ScannedDataset):
     layout = "voxceleb"
     title = "VoxCeleb"
     noun = "videos"
+    example: ClassVar[Mapping[str, Any]] = {"scenes": 2, "frames": 3, "size": (32, 32)}
     default_pipeline = (dict(type="ffplug_face.LoadFaceFrames"),)
 
     def __init__(
@@ -143,11 +143,6 @@ class FaceVideoDataset(ScannedDataset):
             raise ConfigError(f"min_frames={min_frames}: expected at least 1")
         self.min_frames, self.pattern = min_frames, pattern
         super().__init__(data_root, pipeline, **kwargs)
-
-    @classmethod
-    def write_example(cls, folder: str | os.PathLike) -> None:
-        """Write two small videos."""
-        write_procedural(Recipe(cls.layout, scenes=2, frames=3, size=(32, 32), textures="analytic"), folder)
 
     @property
     def name(self) -> str:  # noqa: D102 (see the base class)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from typing import Any
 
 from ffplug.datasets.base import Problem, choose
 from ffplug.datasets.layouts import join
-from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import DataError
 from ffplug_fpnmaa.datasets.annotations import number, read_csv
 from ffplug_fpnmaa.datasets.base import AffectDataset
@@ -47,11 +45,6 @@ class AffectNetDataset(AffectDataset):
     def __init__(self, data_root: str, split: str = "train", crop: bool = True, **kwargs: Any) -> None:
         self.split, self.crop = choose("split", split, tuple(SPLITS)), crop
         super().__init__(data_root, **kwargs)
-
-    @classmethod
-    def write_example(cls, folder: str | os.PathLike) -> None:
-        """Write a small procedural set in this layout to a new folder, for tests and examples."""
-        write_procedural(Recipe(cls.layout, scenes=2, frames=4, size=(32, 32), textures="analytic"), folder)
 
     @property
     def name(self) -> str:  # noqa: D102 (see the base class)

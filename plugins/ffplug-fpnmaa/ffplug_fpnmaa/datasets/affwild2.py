@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 
 from ffplug.datasets.base import Problem, choose
 from ffplug.datasets.layouts import join, list_folder
-from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import DataError, did_you_mean
 from ffplug_fpnmaa.datasets.annotations import read_annotations, read_frame_counts
 from ffplug_fpnmaa.datasets.base import AffectDataset
@@ -69,11 +67,6 @@ class AffWild2Dataset(AffectDataset):
         self.images = (images,) if isinstance(images, str) else tuple(images)
         self.videos = videos
         super().__init__(data_root, **{"unlabelled": split == "test", **kwargs})
-
-    @classmethod
-    def write_example(cls, folder: str | os.PathLike) -> None:
-        """Write a small procedural set in this layout to a new folder, for tests and examples."""
-        write_procedural(Recipe(cls.layout, scenes=2, frames=6, size=(32, 32), textures="analytic"), folder)
 
     @property
     def name(self) -> str:  # noqa: D102 (see the base class)

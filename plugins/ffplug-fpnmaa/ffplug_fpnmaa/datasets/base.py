@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from mmengine.dataset import BaseDataset
@@ -51,6 +51,7 @@ class AffectDataset(ScannedDataset):
     """
 
     noun = "faces"
+    example: ClassVar[Mapping[str, Any]] = {"scenes": 2, "frames": 6, "size": (32, 32)}
     default_pipeline = (
         dict(type="ffplug_fpnmaa.LoadFace"),
         dict(type="ffplug_fpnmaa.ResizeFace", size=128),

@@ -9,7 +9,6 @@ from typing import Any
 
 from ffplug.datasets.base import Problem
 from ffplug.datasets.layouts import explain_root, join
-from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import DataError
 from ffplug_fpnmaa.datasets.annotations import read_lines
 from ffplug_fpnmaa.datasets.base import AffectDataset
@@ -44,11 +43,6 @@ class ExpWDataset(AffectDataset):
     def __init__(self, data_root: str, confidence: float = 0.0, **kwargs: Any) -> None:
         self.confidence = confidence
         super().__init__(data_root, **kwargs)
-
-    @classmethod
-    def write_example(cls, folder: str | os.PathLike) -> None:
-        """Write a small procedural set in this layout to a new folder, for tests and examples."""
-        write_procedural(Recipe(cls.layout, scenes=2, frames=4, size=(32, 32), textures="analytic"), folder)
 
     def find(self, problems: list[Problem]) -> Iterable[dict[str, Any]]:
         """Yield the faces."""
