@@ -1,4 +1,5 @@
 import json
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 
 import ffplug
-from ffplug.apis.converters import convert_state_dict
+from ffplug.cli import cli, run
 from ffplug.testing.golden import image, values
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -34,16 +35,24 @@ def drawn():
 
 
 @pytest.fixture(scope="session")
-def published():
-    """A network with the weights that the published one was given: filled by their keys, some scaled."""
+def published(tmp_path_factory):
+    """A network with the weights that the published one was given: filled by their keys, some scaled.
 
-    def load(name, keys, scale, channels="rgb"):
+    They come out of a file as the public training writes it, by ``ffplug convert``.
+    """
+    folder = tmp_path_factory.mktemp("published")
+
+    def load(name, keys, scale):
         shapes = json.loads((GOLDEN / keys).read_text())
-        state = {key: torch.from_numpy(values(key, tuple(shape))) for key, shape in shapes.items()}
+        state = OrderedDict((key, torch.from_numpy(values(key, tuple(shape)))) for key, shape in shapes.items())
         scale(state)
-        model = ffplug.build_model(name)
-        converted = convert_state_dict(state, name)
-        model.load_state_dict(converted, strict=False)
-        return model.network
+        if not name.startswith(
+            "ifrnet"
+        ):  # RIFE's and UGSP's trainings save the network that is wrapped for several GPUs
+            state = OrderedDict((f"module.{key}", value) for key, value in state.items())
+        file, converted = folder / f"{name}.pkl", folder / f"{name}.safetensors"
+        torch.save(state, file)
+        assert run(cli, ["convert", str(file), str(converted), "--from", name], "ffplug") == 0
+        return ffplug.build_model(name, checkpoint=converted).network
 
     return load

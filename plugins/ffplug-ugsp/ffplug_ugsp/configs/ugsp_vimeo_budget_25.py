@@ -1,0 +1,12 @@
+"""UGSP on Vimeo90K with a budget of 0.25: 10.8 G multiply-adds of 30.6 at 448×256.
+
+Its labels keep as many pixels: ``ffplug uncertainty-labels --rates 0.614 0.335 0.146 --out data/vimeo_triplet/labels_25``.
+"""
+
+from mmengine.config import read_base
+
+with read_base():
+    from .ugsp_vimeo import *
+
+model["losses"][3].update(target=0.25)
+train_dataloader["dataset"].update(labels="labels_25")
