@@ -69,6 +69,10 @@ def test_soft_and_straight_masks(known, drawn, temperature):
     weight = torch.linspace(0, 1, hard.numel()).view(hard.shape)
     gradients = [torch.autograd.grad((mask * weight).sum(), logits, retain_graph=True)[0] for mask in (soft, hard)]
     torch.testing.assert_close(*gradients)
+    network.mask_mode = "certain"
+    certain = network._mask(logits, None, 0)
+    assert torch.equal(certain.round().bool(), known["hard_mask"].bool())
+    assert torch.autograd.grad((certain * weight).sum(), logits)[0].abs().sum() > 0
     assert torch.equal(network.eval()._mask(logits, None, 0).bool(), known["hard_mask"].bool())
 
 

@@ -179,6 +179,30 @@ def test_threshold_is_a_budget_knob(narrow, drawn):
     assert shares[0] == 1 and shares[3] == 0 and shares == sorted(shares, reverse=True) and shares[1] < 1
 
 
+@torch.no_grad()
+def test_calibrated_threshold_meets_a_share_over_many_frames(narrow, drawn):
+    pairs = [(drawn(seed, (1, 3, 64, 64)), drawn(seed + 9, (1, 3, 64, 64))) for seed in range(3)]
+    whole = narrow.multiply_adds(64, 64)
+    for share in (0.5, 0.8, 1.0):
+        threshold = narrow.calibrate(pairs, share)
+        masks = [narrow.sparse(*pair)["masks"] for pair in pairs]
+        shares = [sum(float(one[level].float().mean()) for one in masks) / 3 for level in range(3)]
+        needed = narrow.multiply_adds(64, 64, shares) / whole
+        assert narrow.threshold == threshold and share - 0.05 < needed <= share
+    with pytest.raises(ConfigError, match=r"share=0\.01: expected 0\.\d+ .* to 1"):
+        narrow.calibrate(pairs, 0.01)
+    with pytest.raises(ConfigError, match="no pairs"):
+        narrow.calibrate([], 0.5)
+    narrow.threshold = 0.0
+
+
+def test_a_lead_starts_with_all_pixels(drawn):
+    config = NARROW["network"] | dict(lead=6.0)
+    network = build_model(NARROW | dict(network=config)).network
+    masks = network.train().outputs(drawn(1, (1, 3, 32, 32)), drawn(2, (1, 3, 32, 32)), HALF)["masks"]
+    assert all(mask.mean() > 0.9 for mask in masks)
+
+
 def test_any_size_and_no_gradient(narrow, drawn):
     model = build_model(NARROW)
     model.load_state_dict({f"network.{key}": value for key, value in narrow.state_dict().items()})

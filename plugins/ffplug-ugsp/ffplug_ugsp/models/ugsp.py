@@ -17,6 +17,9 @@ from ffplug_ugsp.models.refinement import Refinement
 from ffplug_ugsp.models.sparse import enlarge_sparse, sparse_layer
 from ffplug_ugsp.registry import MODELS
 
+_THRESHOLDS = -32.0, 32.0
+"""Between them logits differ, so that all pixels are computed, or none."""
+
 
 class PrunedBlock(nn.Module):
     """One level of the decoder: convolutions at the pixels of a mask, and one over all their results.
@@ -78,10 +81,14 @@ class UGSPNet(InterpolationNetwork):
         auxiliary: in training, run a second branch of the same weights that prunes nothing, for self-contrast.
         auxiliary_inputs: ``shared``: it warps by its own flow, but takes feature and flow of the pruned branch (as the
             published code does); ``separate``: all its own (as the published figure shows).
-        mask_mode: masks of a training: ``soft``, or ``straight``: 0 or 1, with the gradient of the soft ones.
+        mask_mode: masks of a training: ``soft``, drawn; ``straight``: drawn 0 or 1, with the gradient of the soft ones;
+            ``certain``: the same without drawing, which are the masks of inference.
         budget: shares of pixels to compute at 1/8, 1/4 and 1/2 of the size; None: where the network says so. May be
             set at any time.
-        threshold: by how much a pixel's logit for being computed must exceed the other one, where there is no budget.
+        threshold: by how much a pixel's logit for being computed must exceed the other one, where there is no budget;
+            :meth:`calibrate` finds it for a share of the cost.
+        lead: by how much the logits for being computed exceed the others before training. With 3 nearly all pixels are
+            computed then, so that a network which has learned whole starts from where it is.
         refine: a U-Net refines the blended frame, and a teacher that sees the true frame helps it learn (UGSP-refine);
             no colour comes from the finest level then.
 
@@ -102,13 +109,14 @@ class UGSPNet(InterpolationNetwork):
         mask_mode: str = "soft",
         budget: Sequence[float] | None = None,
         threshold: float = 0.0,
+        lead: float = 0.0,
         refine: bool = False,
     ) -> None:
         super().__init__()
         if auxiliary_inputs not in ("shared", "separate"):
             raise ConfigError(f"auxiliary_inputs={auxiliary_inputs!r}: expected 'shared' or 'separate'")
-        if mask_mode not in ("soft", "straight"):
-            raise ConfigError(f"mask_mode={mask_mode!r}: expected 'soft' or 'straight'")
+        if mask_mode not in ("soft", "straight", "certain"):
+            raise ConfigError(f"mask_mode={mask_mode!r}: expected 'soft', 'straight' or 'certain'")
         if budget is not None and (len(budget) != 3 or not all(0 <= share <= 1 for share in budget)):
             raise ConfigError(f"budget={budget}: expected three shares in 0..1, for 1/8, 1/4 and 1/2 of the size")
         self.prune, self.auxiliary, self.auxiliary_inputs = prune, auxiliary and prune, auxiliary_inputs
@@ -126,6 +134,10 @@ class UGSPNet(InterpolationNetwork):
         if not prune:
             for block in self.blocks[:3]:
                 del block.keep
+        elif lead:
+            for block in self.blocks[:3]:
+                nn.init.constant_(block.keep.bias[:1], lead / 2)
+                nn.init.constant_(block.keep.bias[1:], -lead / 2)
         self.refinement = Refinement() if refine else None
         self.teacher = PrunedBlock(inputs[3] + widths[0], 8, depths[3], finest=True) if refine else None
 
@@ -266,6 +278,40 @@ class UGSPNet(InterpolationNetwork):
                 total += block.keep.weight.numel() * pixels
         return round(total)
 
+    @torch.no_grad()
+    def calibrate(self, pairs: Sequence[tuple[Tensor, Tensor]], share: float) -> float:
+        """Set the threshold with which frames like these need a share of the multiply-adds, and give it.
+
+        Unlike a budget, which gives every frame as many pixels, a threshold lets hard frames have more.
+
+        Args:
+            pairs: frames N×3×H×W in 0..1 before and after, all of one size; a few dozen that are typical.
+            share: of the multiply-adds of the whole network, in 0..1.
+
+        Raises:
+            ConfigError: nothing is pruned, there are no pairs, or the parts that are never pruned need more.
+        """
+        if not self.prune:
+            raise ConfigError("prune=False: a network that computes everything has no threshold to calibrate")
+        if not pairs:
+            raise ConfigError("no pairs of frames to calibrate the threshold with")
+        size = pairs[0][0].shape[2:]
+        whole, least = self.multiply_adds(*size), self.multiply_adds(*size, (0, 0, 0))
+        if not least < share * whole <= whole:
+            raise ConfigError(f"share={share}: expected {least / whole:.2f} (what is always computed) to 1")
+        self.budget = None
+        low, high = _THRESHOLDS
+        while high - low > 0.01:
+            self.threshold = (low + high) / 2
+            masks = [self.sparse(*pair)["masks"] for pair in pairs]
+            shares = [float(torch.cat(level).float().mean()) for level in zip(*masks, strict=True)]
+            if self.multiply_adds(*size, shares) > share * whole:
+                low = self.threshold
+            else:
+                high = self.threshold
+        self.threshold = high
+        return high
+
     def _next(self, y: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
         """Flow and feature of the next level from what a level gives."""
         change, feature = resize(y, 2).split((4, y.shape[1] - 4), dim=1)
@@ -276,13 +322,14 @@ class UGSPNet(InterpolationNetwork):
         if not self.training:
             return self._hard_mask(logits, coarser, place, valid).to(logits.dtype)
         logits = logits.float()
-        if self.noise is None:
-            uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
-        else:
-            uniform = self.noise[place].to(logits)
-        gumbel = -(-uniform.log()).log()
-        mask = torch.softmax((logits + gumbel) / self.temperature, dim=1)[:, :1]
-        if self.mask_mode == "straight":
+        if self.mask_mode != "certain":
+            if self.noise is None:
+                uniform = torch.rand_like(logits).clamp_(1e-6, 1 - 1e-6)
+            else:
+                uniform = self.noise[place].to(logits)
+            logits = logits - (-uniform.log()).log()
+        mask = torch.softmax(logits / self.temperature, dim=1)[:, :1]
+        if self.mask_mode != "soft":
             mask = (mask > 0.5).to(mask.dtype) + mask - mask.detach()
         return mask if coarser is None else mask * F.interpolate(coarser, scale_factor=2, mode="nearest")
 
