@@ -12,7 +12,8 @@ import click
 @click.option("--video", "annotated", type=click.Path(dir_okay=False), help="Video to write, with boxes and labels.")
 @click.option("--model", help="A model's or recipe's name, a config file, or a work folder.  [fpn_maa]")
 @click.option("--checkpoint", help="Weights: of a training, or the public ones.")
-@click.option("--detector", type=click.Path(dir_okay=False), help="YuNet's model file (.onnx): finds the largest face.")
+@click.option("--detector", type=click.Path(dir_okay=False), help="YuNet's model file (.onnx): finds the faces.")
+@click.option("--faces", default=1, show_default=True, help="How many faces of a frame, the largest first; 0: all.")
 @click.option(
     "--boxes", type=click.Path(dir_okay=False), help="CSV of faces: frame (from 0), left, top, width, height."
 )
@@ -20,7 +21,11 @@ import click
 @click.option("--smooth", default=0.0, show_default=True, help="Deviation in seconds of a Gaussian over time.")
 @click.option("--flip", is_flag=True, help="Look at the mirrored face as well, and take the mean.")
 @click.option("--columns", type=click.Choice(["py-feat", "openface"]), default="py-feat", show_default=True)
-@click.option("--threshold", default=0.5, show_default=True, help="Probability above which an action unit is there.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    help="Probability above which an action unit is there.  [the model's own]",
+)
 @click.option("--size", type=int, help="Side of the pictures that the network sees.  [its own]")
 @click.option("--batch-size", default=32, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1 ...; the GPU if there is one.")
@@ -33,12 +38,13 @@ def command(
     model: str | None,
     checkpoint: str | None,
     detector: str | None,
+    faces: int,
     boxes: str | None,
     margin: float,
     smooth: float,
     flip: bool,
     columns: str,
-    threshold: float,
+    threshold: float | None,
     size: int | None,
     batch_size: int,
     device: str | None,
@@ -54,7 +60,7 @@ def command(
     from ffplug.apis.run_folder import resolve_run
     from ffplug.apis.video import VideoFrames, VideoWriter
     from ffplug.errors import CheckpointError, ConfigError
-    from ffplug_fpnmaa.tracking import DetectedFace, ListedFaces, describe, whole_frame
+    from ffplug_fpnmaa.tracking import DetectedFaces, ListedFaces, describe, whole_frame
     from ffplug_fpnmaa.video import analyse_video, annotate, plot_table
 
     if not (out or plot or annotated):
@@ -79,18 +85,18 @@ def command(
     elif detector:
         from ffplug_face.crops import YuNet
 
-        finder = DetectedFace(YuNet(detector))
+        finder = DetectedFaces(YuNet(detector), faces)
     else:
         click.echo("no --detector and no --boxes: each whole frame is taken as one face", err=True)
-    table = analyse_video(network, reader, finder, size or network.image_size, batch_size, flip, margin).smoothed(
-        smooth
-    )
+    limits = None if threshold is None else (threshold,) * len(network.head.units)
+    size = size or network.image_size
+    table = analyse_video(network, reader, finder, size, batch_size, flip, margin, limits).smoothed(smooth)
     shown = len({int(frame) for frame in table.frame})
     click.echo(f"{video}: {table.frames} frames, {shown} with a face ({describe(finder)})")
     if random_weights and path is None:
         click.echo("random weights: the result means nothing", err=True)
     if out:
-        table.write_csv(out, columns, threshold)
+        table.write_csv(out, columns)
         click.echo(f"table: {out}")
     if plot:
         title = "random weights: means nothing" if path is None else ""
@@ -102,5 +108,5 @@ def command(
             rows.setdefault(int(frame), []).append(row)
         with VideoWriter(annotated, reader.rate) as writer:
             for index, image in enumerate(reader):
-                writer.write(annotate(image, table, rows.get(index, []), threshold))
+                writer.write(annotate(image, table, rows.get(index, [])))
         click.echo(f"video: {annotated}")

@@ -30,6 +30,7 @@ class AffectSample(BaseDataElement):
         pred_expr: index of the likeliest expression.
         pred_expr_probability: K, they sum up to 1.
         pred_au: U probabilities.
+        pred_au_present: U of 0 or 1, by the model's thresholds.
 
     Its metainfo holds ``dataset``, ``sequence`` (the video, or whatever frames belong together), ``frame`` (int),
     ``sample_id`` (unique in its data set), ``procedural`` (bool) and ``draw`` (position in the training stream).
@@ -49,6 +50,7 @@ class AffectSample(BaseDataElement):
         "pred_expr": Field("", torch.int64, 0),
         "pred_expr_probability": Field("K", torch.float32, 0, 1),
         "pred_au": Field("U", torch.float32, 0, 1),
+        "pred_au_present": Field("U", torch.float32, 0, 1),
     }
     """What each field promises."""
 
@@ -64,6 +66,7 @@ class AffectSample(BaseDataElement):
     pred_expr: Tensor
     pred_expr_probability: Tensor
     pred_au: Tensor
+    pred_au_present: Tensor
 
     @property
     def source(self) -> str:

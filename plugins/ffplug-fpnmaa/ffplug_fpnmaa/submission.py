@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ffplug.errors import DataError
 from ffplug.files import atomic_path
 from ffplug_fpnmaa.datasets.affwild2 import FOLDERS
 from ffplug_fpnmaa.datasets.annotations import HEADERS, UNKNOWN
-from ffplug_fpnmaa.evaluation.scores import LOGIT
+from ffplug_fpnmaa.evaluation.scores import LOGIT, THRESHOLDS
 from ffplug_fpnmaa.labels import LIMIT
 
 LEADING = ("first", "unknown")
@@ -24,7 +25,7 @@ def write_submission(
     task: str,
     folder: Path,
     leading: str = "first",
-    threshold: str = "probability",
+    threshold: str | Sequence[float] = "probability",
 ) -> dict[str, int]:
     """Write one file for each video, with a line for each of its frames.
 
@@ -37,7 +38,7 @@ def write_submission(
         folder: ``VA_Set/VIDEO.txt`` and so on are written below it.
         leading: what frames before the first prediction get: the ``first`` one, or ``unknown`` (-5 or -1, as
             published).
-        threshold: of units: ``probability``, or ``logit`` as published.
+        threshold: of units: ``probability``, or ``logit`` as published, or a probability for each unit.
 
     Returns:
         How many frames of each video had no prediction.
@@ -46,7 +47,9 @@ def write_submission(
         DataError: a prediction is of no listed frame, or a video has none.
     """
     choose("leading", leading, LEADING)
-    limit = LOGIT if choose("threshold", threshold, ("probability", "logit")) == "logit" else 0.5
+    limit: Any = np.asarray(threshold)
+    if isinstance(threshold, str):
+        limit = {"probability": 0.5, "logit": LOGIT}[choose("threshold", threshold, THRESHOLDS)]
     lines: dict[str, dict[int, str]] = {video: {} for video in counts}
     for name, values in predictions:
         video, _, frame = name.rpartition("/")
@@ -70,7 +73,7 @@ def write_submission(
     return missing
 
 
-def _line(task: str, values: np.ndarray, limit: float) -> str:
+def _line(task: str, values: np.ndarray, limit: Any) -> str:
     expected = 7 if task == "expr" else len(HEADERS[task])
     if len(values) != expected:
         raise DataError(f"{len(values)} numbers for the task {task}, a submission to ABAW2 has {expected}")
@@ -78,4 +81,4 @@ def _line(task: str, values: np.ndarray, limit: float) -> str:
         return ",".join(f"{value:.4f}" for value in values.clip(-LIMIT, LIMIT))
     if task == "expr":
         return str(int(values.argmax()))
-    return ",".join(str(int(value > limit)) for value in values)
+    return ",".join(str(int(there)) for there in values > limit)

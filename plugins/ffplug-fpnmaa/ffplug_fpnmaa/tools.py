@@ -13,7 +13,9 @@ def command() -> None:
 
 
 _MODEL = (
-    click.option("--model", required=True, help="A model's or recipe's name, a config file, or a work folder."),
+    click.option(
+        "--model", help="A model's or recipe's name, a config file, or a work folder.  [that of the checkpoint]"
+    ),
     click.option("--checkpoint", help="Weights; those of the work folder if not given."),
     click.option("--root", required=True, help="Folder of Aff-Wild2, second ABAW release."),
     click.option("--task", required=True, type=click.Choice(["va", "expr", "au"])),
@@ -28,17 +30,42 @@ def _with_model(function: Any) -> Any:
     return function
 
 
-def _load(model: str, checkpoint: str | None) -> Any:
+def _load(model: str | None, checkpoint: str | None) -> Any:
     import torch
 
     from ffplug.apis.models import build_model
+
+    config, path = _resolve(model, checkpoint)
+    return build_model(config, checkpoint=path).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _resolve(model: str | None, checkpoint: str | None) -> tuple[Any, Any]:
+    """The model's config and its weights."""
     from ffplug.apis.run_folder import resolve_run
-    from ffplug.errors import CheckpointError
+    from ffplug.errors import CheckpointError, ConfigError
 
     config, path = resolve_run(model, checkpoint)
     if path is None:
-        raise CheckpointError(f"{model}: give weights with --checkpoint; random ones would say nothing")
-    return build_model(config, checkpoint=path).to("cuda" if torch.cuda.is_available() else "cpu")
+        raise CheckpointError(f"{model or 'no model'}: give weights with --checkpoint; random ones would say nothing")
+    if config is None:
+        raise ConfigError(f"{path}: has no config of its model; name it with --model")
+    return config, path
+
+
+def _model_dict(config: Any) -> dict[str, Any]:
+    """The model of a name, a file or a config, as a plain dict."""
+    import os
+
+    from mmengine.config import Config, ConfigDict
+
+    from ffplug.config import load_config
+
+    if isinstance(config, (str, os.PathLike)):
+        config = load_config(config)
+    model = config.get("model", config)
+    if isinstance(model, (Config, ConfigDict)):
+        model = model.to_dict()
+    return {**model, "head": dict(model["head"])}
 
 
 def _frames(root: str, split: str, task: str, size: int) -> Any:
@@ -58,7 +85,14 @@ def _frames(root: str, split: str, task: str, size: int) -> Any:
 @click.option("--split", default="train", show_default=True, type=click.Choice(["train", "validation", "test"]))
 @click.option("--out", required=True, type=click.Path(dir_okay=False), help="The CSV file to write.")
 def labels(
-    model: str, checkpoint: str | None, root: str, task: str, size: int | None, batch_size: int, split: str, out: str
+    model: str | None,
+    checkpoint: str | None,
+    root: str,
+    task: str,
+    size: int | None,
+    batch_size: int,
+    split: str,
+    out: str,
 ) -> None:
     """Write what a model says of every frame, for a student (`teachers=dict(va=OUT)` of its data set)."""
     from pathlib import Path
@@ -76,9 +110,15 @@ def labels(
 @_with_model
 @click.option("--out", default="test_result", show_default=True, type=click.Path(file_okay=False))
 @click.option("--leading", default="first", show_default=True, type=click.Choice(["first", "unknown"]))
-@click.option("--threshold", default="probability", show_default=True, type=click.Choice(["probability", "logit"]))
+@click.option(
+    "--threshold",
+    default="model",
+    show_default=True,
+    type=click.Choice(["model", "probability", "logit"]),
+    help="When an action unit is there: above the model's own thresholds, a probability of .5, or a logit of .5.",
+)
 def submit(
-    model: str,
+    model: str | None,
     checkpoint: str | None,
     root: str,
     task: str,
@@ -103,11 +143,59 @@ def submit(
     counts = read_frame_counts(join(root, TEST_LISTS[task]))
     network = _load(model, checkpoint)
     told = teacher_labels(network, _frames(root, "test", task, size or network.image_size), task, batch_size)
-    missing = write_submission(told, counts, task, Path(out), leading, threshold)
+    limits = network.head.thresholds if threshold == "model" else threshold
+    missing = write_submission(told, counts, task, Path(out), leading, limits)
     click.echo(
         f"{len(counts)} videos, {sum(counts.values())} frames ({sum(missing.values())} without a face) are in "
         f"{Path(out) / FOLDERS[task]}"
     )
+
+
+@command.command("thresholds")
+@click.option("--model", help="A model's or recipe's name, a config file, or a work folder.  [that of the checkpoint]")
+@click.option("--checkpoint", help="Weights; those of the work folder if not given.")
+@click.option("--root", required=True, help="Folder of Aff-Wild2, second ABAW release.")
+@click.option("--split", default="validation", show_default=True, type=click.Choice(["train", "validation"]))
+@click.option("--size", type=int, help="Side of the pictures that the network sees.  [its own]")
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--out", required=True, type=click.Path(dir_okay=False), help="The weights to write (.safetensors).")
+def thresholds(
+    model: str | None, checkpoint: str | None, root: str, split: str, size: int | None, batch_size: int, out: str
+) -> None:
+    """Choose each action unit's threshold, and keep them with the weights.
+
+    A unit's threshold is the one at which its F1 is largest on the frames of --split. OUT holds weights and config with
+    these thresholds, which evaluation, submissions and `ffplug affect --checkpoint OUT` then use.
+    """
+    import json
+
+    import numpy as np
+    import torch
+
+    from ffplug.apis.checkpoints import save_weights
+    from ffplug.apis.models import build_model
+    from ffplug.errors import ConfigError, DataError
+    from ffplug_fpnmaa.distillation import teacher_labels
+    from ffplug_fpnmaa.evaluation.scores import best_thresholds, unit_scores
+
+    if not out.endswith(".safetensors"):
+        raise ConfigError(f"--out {out}: expected a name that ends in .safetensors")
+    config, path = _resolve(model, checkpoint)
+    network = build_model(config, checkpoint=path).to("cuda" if torch.cuda.is_available() else "cpu")
+    frames = _frames(root, split, "au", size or network.image_size)
+    told = [odds for _, odds in teacher_labels(network, frames, "au", batch_size)]
+    pairs = [(odds, true) for odds, true in zip(told, frames.labels("au"), strict=True) if true is not None]
+    if not pairs:
+        raise DataError(f"{root}: no frame of {split} has action units")
+    found, true = (np.array(side) for side in zip(*pairs, strict=True))
+    chosen = [round(float(value), 4) for value in best_thresholds(found, true)]
+    described = _model_dict(config)
+    described["head"]["thresholds"] = chosen
+    save_weights(out, network.state_dict(), {"model": json.dumps(described)})
+    before, after = (unit_scores(found, true, limits).mean_f1 for limits in (network.head.thresholds, chosen))
+    shown = ", ".join(f"AU{unit} {value:.2f}" for unit, value in zip(network.head.units, chosen, strict=True))
+    click.echo(f"{len(true)} frames, F1 {before:.3f} -> {after:.3f}: {shown}")
+    click.echo(f"weights with these thresholds: {out}")
 
 
 @command.command("index")

@@ -28,19 +28,26 @@ class AffectTable:
 
     Attributes:
         frame: N, from 0.
-        time: N seconds.
         faces: where each is.
         values: by task: ``va`` N×2, ``expr`` N×K probabilities, ``au`` N×U probabilities.
         units: numbers of the action units.
         frames: number of frames of the video, those without a face included.
+        rate: frames a second.
+        thresholds: of each unit: the probability above which it is there.
     """
 
     frame: np.ndarray
-    time: np.ndarray
     faces: list[FoundFace]
     values: dict[str, np.ndarray]
     units: tuple[int, ...]
     frames: int
+    rate: float
+    thresholds: tuple[float, ...]
+
+    @property
+    def time(self) -> np.ndarray:
+        """Seconds of each face."""
+        return self.frame / self.rate
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -72,70 +79,100 @@ class AffectTable:
                     values[task][row] = weights @ value[rows[start:end]] / weights.sum()
         return dataclasses.replace(self, values=values)
 
-    def rows(self, form: str = "py-feat", threshold: float = 0.5) -> Iterator[dict[str, Any]]:
-        """Yield a dict for each face, with the column names of a known program.
+    def rows(self, form: str = "py-feat") -> Iterator[dict[str, Any]]:
+        """Yield a dict for each face, with the column names of a known program; one of NaN for a frame without a face.
 
         Args:
-            form: ``py-feat``: ``frame`` from 0, ``FaceRectX`` ..., ``FaceScore``, ``Pitch``, ``Roll``, ``Yaw``
-                (degrees), ``AU01`` ... (probabilities), the expressions (probabilities), ``valence``, ``arousal``;
+            form: ``py-feat``: ``frame`` from 0, ``approx_time`` (seconds), ``Identity`` (``Person_0`` ...),
+                ``FaceRectX`` ..., ``FaceScore``, ``Pitch``, ``Roll``, ``Yaw`` (degrees), ``AU01`` ... (probabilities),
+                the expressions (probabilities), and what it does not have: ``expression``, the likeliest.
                 ``openface``: ``frame`` from 1, ``face_id``, ``timestamp``, ``confidence``, ``success``, ``pose_Rx`` ...
-                (radians), ``AU01_c`` ... (0 or 1), and what it does not have: ``AU01_p`` ... (probabilities), the
-                expressions, ``expression``, ``valence``, ``arousal``. It has no intensities (``AU01_r``): the network
-                tells whether a unit is there, not how strongly.
-            threshold: probability above which a unit is there.
+                (radians; down, to the picture's left and clockwise are positive), ``AU01_c`` ... (0 or 1), and what it
+                does not have: ``AU01_p`` ... (probabilities), the expressions, ``expression``. It has no intensities
+                (``AU01_r``): the network tells whether a unit is there, not how strongly. Both have ``valence`` and
+                ``arousal``.
         """
         if form not in FORMS:
             raise ConfigError(f"columns={form!r}: expected one of {', '.join(FORMS)}")
-        for index, face in enumerate(self.faces):
-            pitch, yaw, roll = face.pose
-            units = dict(zip(self.units, self.values["au"][index], strict=True)) if "au" in self.values else {}
-            kinds = dict(zip(self.expressions, self.values["expr"][index], strict=True)) if self.expressions else {}
-            affect = {}
-            if "va" in self.values:
-                affect = dict(zip(("valence", "arousal"), self.values["va"][index], strict=True))
-            likeliest = {"expression": max(kinds, key=kinds.get)} if kinds else {}
-            if form == "py-feat":
-                boxes = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight")
-                yield {
-                    "frame": int(self.frame[index]),
-                    "face": face.face,
-                    "approx_time": self.time[index],
-                    **dict(zip(boxes, face.box, strict=True)),
-                    "FaceScore": face.score,
-                    "Pitch": pitch,
-                    "Roll": roll,
-                    "Yaw": yaw,
-                    **{f"AU{unit:02d}": value for unit, value in units.items()},
-                    **kinds,
-                    **likeliest,
-                    **affect,
-                }
-            else:
-                yield {
-                    "frame": int(self.frame[index]) + 1,
-                    "face_id": face.face,
-                    "timestamp": self.time[index],
-                    "confidence": face.score,
-                    "success": 1,
-                    "pose_Rx": math.radians(pitch),
-                    "pose_Ry": math.radians(yaw),
-                    "pose_Rz": math.radians(roll),
-                    **{f"AU{unit:02d}_c": int(value > threshold) for unit, value in units.items()},
-                    **{f"AU{unit:02d}_p": value for unit, value in units.items()},
-                    **kinds,
-                    **likeliest,
-                    **affect,
-                }
+        row = self._pyfeat_row if form == "py-feat" else self._openface_row
+        of_frame: dict[int, list[int]] = {}
+        for index, frame in enumerate(self.frame):
+            of_frame.setdefault(int(frame), []).append(index)
+        for frame in range(self.frames):
+            for index in of_frame.get(frame, [None]):
+                yield row(frame, index)
 
-    def write_csv(self, path: str | Path, form: str = "py-feat", threshold: float = 0.5) -> None:
-        """Write the table; what is not known is empty."""
-        rows = [{name: _shown(value) for name, value in row.items()} for row in self.rows(form, threshold)]
-        if not rows:
+    def _pyfeat_row(self, frame: int, index: int | None) -> dict[str, Any]:
+        face = _NOBODY if index is None else self.faces[index]
+        boxes = ("FaceRectX", "FaceRectY", "FaceRectWidth", "FaceRectHeight")
+        pitch, yaw, roll = face.pose
+        return {
+            "frame": frame,
+            "approx_time": frame / self.rate,
+            "Identity": "" if index is None else f"Person_{face.face}",
+            **dict(zip(boxes, face.box, strict=True)),
+            "FaceScore": face.score,
+            "Pitch": pitch,
+            "Roll": roll,
+            "Yaw": yaw,
+            **{f"AU{unit:02d}": value for unit, value in self._units(index)},
+            **self._shown_by(index),
+        }
+
+    def _openface_row(self, frame: int, index: int | None) -> dict[str, Any]:
+        face = _NOBODY if index is None else self.faces[index]
+        pitch, yaw, roll = (math.radians(angle) for angle in face.pose)
+        units = self._units(index)
+        there = {
+            f"AU{unit:02d}_c": value if index is None else int(value > limit)
+            for (unit, value), limit in zip(units, self.thresholds if units else (), strict=True)
+        }
+        return {
+            "frame": frame + 1,
+            "face_id": 0 if index is None else face.face,
+            "timestamp": frame / self.rate,
+            "confidence": 0 if index is None else face.score,
+            "success": int(index is not None),
+            # OpenFace turns about x, y and z one after the other.
+            "pose_Rx": math.atan2(-math.sin(pitch), math.cos(pitch) * math.cos(yaw)),
+            "pose_Ry": math.asin(-math.cos(pitch) * math.sin(yaw)),
+            "pose_Rz": roll,
+            **there,
+            **{f"AU{unit:02d}_p": value for unit, value in units},
+            **self._shown_by(index),
+        }
+
+    def _units(self, index: int | None) -> list[tuple[int, float]]:
+        if "au" not in self.values:
+            return []
+        values = [math.nan] * len(self.units) if index is None else self.values["au"][index]
+        return list(zip(self.units, values, strict=True))
+
+    def _shown_by(self, index: int | None) -> dict[str, Any]:
+        """The columns of expressions, valence and arousal."""
+        found: dict[str, Any] = {}
+        if self.expressions:
+            values = [math.nan] * len(self.expressions) if index is None else self.values["expr"][index]
+            found |= dict(zip(self.expressions, values, strict=True))
+            found["expression"] = "" if index is None else max(found, key=found.get)
+        if "va" in self.values:
+            values = [math.nan] * 2 if index is None else self.values["va"][index]
+            found |= dict(zip(("valence", "arousal"), values, strict=True))
+        return found
+
+    def write_csv(self, path: str | Path, form: str = "py-feat") -> None:
+        """Write the table, see :meth:`rows`; what is not known is empty."""
+        if not len(self):
             raise DataError(f"{path}: no face in any of {self.frames} frames, so there is nothing to write")
+        rows = [{name: _shown(value) for name, value in row.items()} for row in self.rows(form)]
         with atomic_path(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
             writer.writerows(rows)
+
+
+_NOBODY = FoundFace(-1, (math.nan,) * 4)
+"""What a frame without a face has in a table."""
 
 
 def _shown(value: Any) -> Any:
@@ -152,6 +189,7 @@ def analyse_video(
     batch_size: int = 32,
     flip: bool = False,
     margin: float = 0.0,
+    thresholds: tuple[float, ...] | None = None,
 ) -> AffectTable:
     """Look at every face of a video.
 
@@ -163,6 +201,7 @@ def analyse_video(
         batch_size: faces at a time.
         flip: mean with the mirrored faces.
         margin: share of a box's sides that is added all round.
+        thresholds: of each action unit; None takes the model's.
     """
     crops: list[np.ndarray] = []
     frames: list[int] = []
@@ -189,7 +228,9 @@ def analyse_video(
     flush()
     values = {task: np.concatenate([part[task] for part in parts]) for task in model.tasks} if parts else {}
     frame = np.array(frames, np.int64)
-    return AffectTable(frame, frame / float(video.rate), faces, values, model.head.units, count)
+    return AffectTable(
+        frame, faces, values, model.head.units, count, float(video.rate), thresholds or model.head.thresholds
+    )
 
 
 def plot_table(table: AffectTable, path: str | Path, title: str = "") -> None:
@@ -235,14 +276,13 @@ def plot_table(table: AffectTable, path: str | Path, title: str = "") -> None:
         figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=100)
 
 
-def annotate(image: np.ndarray, table: AffectTable, rows: Sequence[int], threshold: float = 0.5) -> np.ndarray:
+def annotate(image: np.ndarray, table: AffectTable, rows: Sequence[int]) -> np.ndarray:
     """A frame with boxes, and what its faces show written beside them.
 
     Args:
         image: H×W×3 uint8 RGB.
         table: the whole table.
-        rows: its rows of this frame.
-        threshold: probability above which a unit is named.
+        rows: places of this frame's faces in it.
     """
     picture = np.ascontiguousarray(image).copy()
     scale = max(0.35, min(picture.shape[:2]) / 720)
@@ -250,14 +290,14 @@ def annotate(image: np.ndarray, table: AffectTable, rows: Sequence[int], thresho
     for row in rows:
         left, top, width, height = (round(value) for value in table.faces[row].box)
         cv2.rectangle(picture, (left, top), (left + width - 1, top + height - 1), (80, 220, 120), thick)
-        for line, text in enumerate(_lines(table, row, threshold), start=1):
+        for line, text in enumerate(_lines(table, row), start=1):
             at = (max(0, left) + 4, max(0, top) + round(26 * scale * line))
             for colour, stroke in (((0, 0, 0), thick), ((255, 255, 255), thin)):
                 cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.8 * scale, colour, stroke, cv2.LINE_AA)
     return picture
 
 
-def _lines(table: AffectTable, row: int, threshold: float) -> list[str]:
+def _lines(table: AffectTable, row: int) -> list[str]:
     lines = []
     if "expr" in table.values:
         odds = table.values["expr"][row]
@@ -265,6 +305,7 @@ def _lines(table: AffectTable, row: int, threshold: float) -> list[str]:
     if "va" in table.values:
         lines.append("V {:+.2f}  A {:+.2f}".format(*table.values["va"][row]))
     if "au" in table.values:
-        there = [unit for unit, value in zip(table.units, table.values["au"][row], strict=True) if value > threshold]
+        values = zip(table.units, table.values["au"][row], table.thresholds, strict=True)
+        there = [unit for unit, value, limit in values if value > limit]
         lines.append("AU " + (" ".join(map(str, there)) or "-"))
     return lines

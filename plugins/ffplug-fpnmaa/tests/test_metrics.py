@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ffplug_fpnmaa.evaluation import AffectMetric, ccc, expression_scores, unit_scores
+from ffplug_fpnmaa.evaluation import AffectMetric, best_thresholds, ccc, expression_scores, unit_scores
 from ffplug_fpnmaa.structures import AffectSample
 
 from ffplug.errors import ConfigError, DataError
@@ -70,6 +70,18 @@ def test_action_units(drawn, expected):
         assert scores.f1[11] == 1
 
 
+def test_the_best_threshold_of_each_unit(drawn):
+    logits, true = drawn["au"]
+    odds = sigmoid(logits)
+    chosen = best_thresholds(odds, true)
+    found = unit_scores(odds, true, chosen).f1
+    for threshold in np.linspace(0, 1, 101):
+        assert (found >= unit_scores(odds, true, threshold).f1 - 1e-9).all()
+    assert chosen[11] == 0.5 and len(set(chosen)) > 9  # the last unit never occurs
+    tied = best_thresholds(np.array([[0.1], [0.2], [0.7], [0.7]]), np.array([[0], [0], [1], [1]]))
+    assert tied == pytest.approx([0.45])
+
+
 def samples(drawn):
     found = []
     for number in range(N):
@@ -106,10 +118,16 @@ def test_only_what_is_known_counts(drawn, expected):
     everything = samples(drawn)
     for sample in everything[:100]:
         del sample.gt_va
+        sample.pred_au_present = (sample.pred_au > 0.5).float()
+    for sample in everything[100:]:
+        sample.pred_au_present = torch.zeros(12)  # as thresholds of 1 would tell
     metric.process(None, everything)
+    probability = AffectMetric(prefix="some", threshold="probability")
+    probability.process(None, everything)
     figures = metric.evaluate(N)
     assert figures["some/VA_samples"] == 300 and figures["some/EXPR_samples"] == N
-    assert figures["some/AU"] == pytest.approx(expected["au_score_prob"], abs=1e-6)
+    assert probability.evaluate(N)["some/AU"] == pytest.approx(expected["au_score_prob"], abs=1e-6)
+    assert figures["some/AU_F1"] < expected["au_f1_prob"] - 0.1
     with pytest.raises(DataError, match="no sample has both"):
         metric.process(None, [AffectSample(metainfo=dict(sample_id="one"))])
         metric.evaluate(1)

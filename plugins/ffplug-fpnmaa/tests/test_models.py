@@ -153,6 +153,32 @@ def narrow(**changes):
             dict(type="mmpretrain.GlobalAveragePooling"),
             (32,),
         ),
+        (
+            dict(
+                type="mmpretrain.ConvNeXt",
+                arch=dict(depths=[1, 1, 1, 1], channels=[4, 8, 16, 32]),
+                out_indices=(0, 1, 2, 3),
+                gap_before_final_norm=False,
+            ),
+            dict(type="ffplug_fpnmaa.PyramidNeck", in_channels=[4, 8, 16, 32], out_channels=8),
+            (8,) * 5,
+        ),
+        (
+            dict(
+                type="mmpretrain.VisionTransformer",
+                arch=dict(embed_dims=16, num_layers=2, num_heads=2, feedforward_channels=16),
+                img_size=64,
+                out_indices=(0, 1),
+                out_type="featmap",
+            ),
+            None,
+            (16, 16),
+        ),
+        (
+            dict(type="mmpretrain.ResNet", depth=18, base_channels=4, stem_channels=4, out_indices=(0, 1, 2, 3)),
+            dict(type="mmpretrain.HRFuseScales", in_channels=(4, 8, 16, 32), out_channels=24),
+            (24,),
+        ),
     ],
 )
 @torch.no_grad()
@@ -164,6 +190,35 @@ def test_other_backbones_and_necks(backbone, neck, channels):
     assert told["expr"].shape == (2, 8) and list(told) == ["va", "expr"]
     torch.testing.assert_close(told["expr"].sum(dim=1), torch.ones(2))
     assert model.embed(torch.rand(1, 3, 64, 64)).shape == (1, sum(channels))
+
+
+def test_the_encoder_of_latentface():
+    pytest.importorskip("ffplug_latentface", reason="needs ffplug-latentface")
+    encoder = dict(type="ffplug_latentface.LatentFaceEncoder", width=4, image_size=32, code=8, out_indices=(1, 2, 3))
+    model = narrow(
+        backbone=encoder,
+        neck=dict(type="ffplug_fpnmaa.PyramidNeck", in_channels=[16, 32, 64], out_channels=8),
+        head=dict(type="ffplug_fpnmaa.MultiTaskAffectHead", channels=(8,) * 4, tasks=dict(va=2, au=12)),
+        data_preprocessor=dict(type="ffplug_fpnmaa.AffectPreprocessor", mean=(0, 0, 0), std=(1 / 255,) * 3),
+        losses=[dict(type="ffplug_fpnmaa.MaskedMSE"), dict(type="ffplug_fpnmaa.MaskedBCE")],
+    )
+    seen = model.data_preprocessor.normalise(torch.full((1, 3, 4, 4), 255, dtype=torch.uint8))
+    torch.testing.assert_close(seen, torch.full((1, 3, 4, 4), 255.0))  # the encoder normalises by itself
+    batch = model.data_preprocessor(model.example_batch(2))
+    sum(model(**batch, mode="loss").values()).backward()
+    gradient = next(model.backbone.parameters()).grad
+    assert gradient is not None and gradient.any()
+    assert model.analyse(torch.rand(1, 3, 64, 64))["au"].shape == (1, 12)
+
+
+def test_thresholds_are_checked():
+    head = MultiTaskAffectHead((4,), dict(au=3), thresholds=0.4)
+    assert head.thresholds == (0.4,) * 3
+    for wrong in ((0.5, 0.5), (0.5, 0.5, 1.5)):
+        with pytest.raises(ConfigError, match="one for each of 3 units"):
+            MultiTaskAffectHead((4,), dict(au=3), thresholds=wrong)
+    with pytest.raises(ConfigError, match="va_bins=20"):
+        MultiTaskAffectHead((4,), dict(au=3), va_bins=20)
 
 
 def test_what_does_not_fit_is_named():

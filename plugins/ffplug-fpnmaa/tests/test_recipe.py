@@ -2,20 +2,25 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
+from ffplug_face.crops import Face, FaceDetector
+from ffplug_face.testing import write_onnx, yunet_outputs
 from ffplug_fpnmaa.datasets.annotations import read_annotations
 from ffplug_fpnmaa.datasets.layouts import AffWild2Layout
-from ffplug_fpnmaa.labels import EXPRESSIONS
+from ffplug_fpnmaa.labels import ACTION_UNITS, EXPRESSIONS
 from ffplug_fpnmaa.submission import write_submission
-from ffplug_fpnmaa.tracking import FoundFace, ListedFaces, head_pose
+from ffplug_fpnmaa.tracking import DetectedFaces, FoundFace, ListedFaces, head_pose, overlap_of
 from ffplug_fpnmaa.video import AffectTable
 
+import ffplug
+from ffplug.apis.run_folder import read_model_config
 from ffplug.apis.video import VideoFrames, VideoWriter
 from ffplug.cli import cli, run
 from ffplug.datasets import read_image
-from ffplug.errors import DataError
+from ffplug.errors import ConfigError, DataError
 
 pytest.importorskip("mmpretrain", reason="the backbones need onedl-mmpretrain")
 
@@ -133,9 +138,12 @@ def test_affect_of_a_video(folder, clip, monkeypatch, capsys):
     writes = ("--out", "affect.csv", "--plot", "affect.png", "--video", "annotated.mp4")
     command("affect", clip, *writes, "--model", "work_dirs/fpn_maa_procedural", "--boxes", "boxes.csv", "--smooth", 0.2)
     assert "8 frames, 7 with a face (the listed boxes)" in capsys.readouterr().out
-    rows = list(csv.DictReader((folder / "affect.csv").open()))
+    nobody, *rows = csv.DictReader((folder / "affect.csv").open())
+    assert nobody["frame"] == "0" and nobody["FaceRectX"] == nobody["valence"] == nobody["Identity"] == ""
     assert [row["frame"] for row in rows] == list("1234567") and rows[0]["FaceRectX"] == "20" and rows[0]["Pitch"] == ""
-    assert {"AU01", "AU26", "happiness", "valence", "arousal"} <= set(rows[0])
+    assert {"AU01", "AU26", "happiness", "valence", "arousal"} <= set(rows[0]) and rows[0]["Identity"] == "Person_0"
+    again = ListedFaces("affect.csv")  # boxes of one table are good for another run
+    assert not again(0, None) and again(7, None)[0].box == (20, 8, 32, 32)
     assert sum(float(rows[0][name]) for name in EXPRESSIONS[:7]) == pytest.approx(1, abs=1e-4)
     assert (folder / "affect.png").stat().st_size > 5000
     frames = list(VideoFrames(folder / "annotated.mp4"))
@@ -157,11 +165,88 @@ def test_smoothing_leaves_out_what_is_not_there():
     frame = np.array([0, 1, 1, 5])
     faces = [FoundFace(number, (0, 0, 8, 8)) for number in (0, 0, 1, 0)]
     values = np.array([[0.0, 0], [1.0, 0], [9.0, 9], [1.0, 0]])
-    table = AffectTable(frame, frame / 10, faces, dict(va=values), (), 6)
+    table = AffectTable(frame, faces, dict(va=values), (), 6, 10.0, ())
     found = table.smoothed(0.1).values["va"][:, 0]
     near, far = np.exp(-0.5), np.exp(-0.5 * 16)
     assert found[0] == pytest.approx(near / (1 + near), abs=1e-3) and found[2] == 9
     assert found[3] == pytest.approx((1 + far) / (1 + far)) and table.smoothed(0) is table
+
+
+def test_a_detector_finds_the_faces_of_a_video(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    with VideoWriter("two.mp4", 10) as writer:
+        for level in (60, 90, 120):
+            writer.write(np.full((64, 64, 3), level, np.uint8))
+    found = yunet_outputs(64, {(6, 6): 1.0, (3, 2): 2.0})
+    found["kps_8"][0, 2 * 8 + 3] = [0.6, 0.1, 1.4, 0.1, 0.9, 0.5, 0.7, 0.9, 1.3, 0.9]
+    write_onnx(folder / "yunet.onnx", found, 64)
+    options = ("two.mp4", "--out", "two.csv", "--model", "work_dirs/fpn_maa_procedural")
+    command("affect", *options, "--detector", "yunet.onnx", "--faces", 0, "--columns", "openface")
+    assert "3 frames, 3 with a face (all faces that YuNet finds)" in capsys.readouterr().out
+    rows = list(csv.DictReader((folder / "two.csv").open()))
+    assert [(row["frame"], row["face_id"]) for row in rows] == [(frame, face) for frame in "123" for face in "01"]
+    assert {row["confidence"] for row in rows} == {"0.9"} and {row["success"] for row in rows} == {"1"}
+    assert float(rows[0]["pose_Ry"]) > 0  # the nose points to the picture's left
+    command("affect", *options, "--detector", "yunet.onnx")
+    assert "the largest face that YuNet finds" in capsys.readouterr().out
+    rows = list(csv.DictReader((folder / "two.csv").open()))
+    assert [float(rows[1][f"FaceRect{side}"]) for side in ("X", "Y", "Width", "Height")] == pytest.approx(
+        [20, 6, 16, 24], abs=1e-3
+    )
+    write_onnx(folder / "yunet.onnx", yunet_outputs(64, {}), 64)
+    command("affect", *options, "--detector", "yunet.onnx", status=2)
+    assert "two.csv: no face in any of 3 frames" in capsys.readouterr().err
+    command("affect", *options, "--detector", "other.onnx", status=2)
+    assert "other.onnx: no such file. YuNet is" in capsys.readouterr().err
+    (folder / "half.mp4").write_bytes((folder / "two.mp4").read_bytes()[:300])
+    command("affect", "half.mp4", *options[1:], status=2)
+    assert "half.mp4" in capsys.readouterr().err
+
+
+class Told(FaceDetector):
+    """A detector that finds what it is told, frame by frame."""
+
+    def __init__(self, *frames):
+        self.frames = iter(frames)
+
+    def __call__(self, image):
+        points = np.array([[44, 40], [56, 40], [50, 46], [46, 52], [54, 52]], np.float64)
+        return [Face(box, points, 0.9) for box in next(self.frames)]
+
+
+def test_faces_keep_their_numbers():
+    one, near, two, far = (10, 10, 20, 20), (14, 12, 20, 20), (50, 10, 18, 18), (80, 80, 30, 30)
+    finder = DetectedFaces(Told([one, two], [two, near], [two], [near, far], [], [], [near]), count=0, patience=1)
+    image = np.zeros((100, 100, 3), np.uint8)
+    numbers = [{face.box: face.face for face in finder(index, image)} for index in range(7)]
+    assert numbers[0] == {one: 0, two: 1} and numbers[1] == {two: 1, near: 0} and numbers[2] == {two: 1}
+    assert numbers[3] == {near: 0, far: 2}  # it had been away for a frame
+    assert numbers[6] == {near: 3}  # and now for two
+    largest = DetectedFaces(Told([one, two], [far, one]))
+    assert [face.face for index in (0, 1) for face in largest(index, image)] == [0, 2]
+    assert overlap_of(one, near) == pytest.approx(16 * 18 / (800 - 16 * 18)) and overlap_of(one, far) == 0
+    with pytest.raises(ConfigError, match="overlap=0"):
+        DetectedFaces(Told(), overlap=0)
+
+
+def test_thresholds_of_units_go_with_the_weights(folder, clip, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    root = ("--root", "data/faces-procedural")
+    command("fpnmaa", "thresholds", "--model", "work_dirs/fpn_maa_procedural", *root, "--out", "tuned.safetensors")
+    told = capsys.readouterr().out
+    before, after = (float(value) for value in re.search(r"F1 ([.\d]+) -> ([.\d]+)", told).groups())
+    assert after >= before and "AU26 " in told
+    limits = ffplug.build_model(read_model_config(folder / "tuned.safetensors")).head.thresholds
+    assert len(limits) == 12 and len(set(limits)) > 1
+    command("affect", "clip.mp4", "--out", "t.csv", "--columns", "openface", "--checkpoint", "tuned.safetensors")
+    rows = list(csv.DictReader((folder / "t.csv").open()))
+    units = [f"AU{unit:02d}" for unit in ACTION_UNITS]
+    for unit, limit in zip(units, limits, strict=True):
+        assert all(int(row[f"{unit}_c"]) == (float(row[f"{unit}_p"]) > limit) for row in rows)
+    command("fpnmaa", "submit", "--checkpoint", "tuned.safetensors", *root, "--task", "au")
+    assert "2 videos, 28 frames" in capsys.readouterr().out
+    command("fpnmaa", "thresholds", "--model", "work_dirs/fpn_maa_procedural", *root, "--out", "tuned.pt", status=2)
+    assert "ends in .safetensors" in capsys.readouterr().err
 
 
 def test_boxes_of_pyfeat_and_the_turn_of_a_head(tmp_path):

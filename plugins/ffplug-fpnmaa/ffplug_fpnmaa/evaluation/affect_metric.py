@@ -17,7 +17,7 @@ from ffplug.evaluation import GatheredMetric
 from ffplug.evaluation.flow_metrics import metric_prefix
 from ffplug.files import atomic_path
 from ffplug.structures import shown_name
-from ffplug_fpnmaa.evaluation.scores import CLASSES, LOGIT, THRESHOLDS, ccc, expression_scores, unit_scores
+from ffplug_fpnmaa.evaluation.scores import CLASSES, LOGIT, MODEL, THRESHOLDS, ccc, expression_scores, unit_scores
 from ffplug_fpnmaa.labels import ACTION_UNITS, TASKS, check_tasks, class_names
 from ffplug_fpnmaa.registry import METRICS
 
@@ -51,8 +51,8 @@ class AffectMetric(GatheredMetric):
         tasks: which to score; None takes all that have predictions and labels.
         prefix: start of the names, with everything pooled. Default: each data set under its own name.
         classes: ``all`` or ``present``, see :func:`~ffplug_fpnmaa.evaluation.expression_scores`.
-        threshold: of action units: ``probability`` above .5; ``logit`` above .5 as published, which is a probability of
-            .622; or a number, a probability.
+        threshold: of action units: the ``model``'s own (.5 unless its config has others); ``probability`` above .5;
+            ``logit`` above .5 as published, which is a probability of .622; or a number, a probability.
         eps: added to the denominators of CCC; the public code adds 1e-5.
         details: also log each class's and unit's F1.
         out_file: JSON to write, with all figures and the table of confusions; None writes none.
@@ -68,22 +68,24 @@ class AffectMetric(GatheredMetric):
         tasks: str | Sequence[str] | None = None,
         prefix: str | None = None,
         classes: str = "all",
-        threshold: str | float = "probability",
+        threshold: str | float = MODEL,
         eps: float = 0.0,
         details: bool = False,
         out_file: str | os.PathLike | None = None,
         collect_device: str = "cpu",
     ) -> None:
-        if classes not in CLASSES or (isinstance(threshold, str) and threshold not in THRESHOLDS):
+        known = (MODEL, *THRESHOLDS)
+        if classes not in CLASSES or (isinstance(threshold, str) and threshold not in known):
             raise ConfigError(
                 f"classes={classes!r}, threshold={threshold!r}: expected one of {', '.join(CLASSES)}, and of "
-                f"{', '.join(THRESHOLDS)} or a number"
+                f"{', '.join(known)} or a number"
             )
         super().__init__(collect_device=collect_device, prefix=prefix or "affect")
         self.prefix = prefix
         self.tasks = TASKS if tasks is None else check_tasks("tasks", tasks)
         self.classes, self.eps, self.details, self.out_file = classes, eps, details, out_file
-        self.threshold = {"probability": 0.5, "logit": LOGIT}.get(threshold, threshold)
+        self.by_model = threshold == MODEL
+        self.threshold = {MODEL: 0.5, "probability": 0.5, "logit": LOGIT}.get(threshold, threshold)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Take over a batch of predictions with what is known, samples or their dicts."""
@@ -94,6 +96,8 @@ class AffectMetric(GatheredMetric):
             pairs = {}
             for task in self.tasks:
                 found, true = sample.get(f"pred_{task}"), sample.get(f"gt_{task}")
+                if task == "au" and self.by_model and sample.get("pred_au_present") is not None:
+                    found = sample.get("pred_au_present")
                 if found is not None and true is not None:
                     pairs[task] = (found.detach().cpu().float().numpy(), true.detach().cpu().float().numpy())
             odds = sample.get("pred_expr_probability")

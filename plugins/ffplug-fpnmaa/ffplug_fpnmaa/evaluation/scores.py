@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from ffplug.errors import ConfigError, DataError
 
 CLASSES = ("all", "present")
 THRESHOLDS = ("probability", "logit")
+MODEL = "model"
+"""Thresholds of action units as the model has them, one for each unit."""
 LOGIT = 1 / (1 + np.exp(-0.5))
 """The probability whose logit is 0.5, which the public code takes for a probability."""
 
@@ -99,15 +102,15 @@ class UnitScores:
     score: float
 
 
-def unit_scores(probability: np.ndarray, truth: np.ndarray, threshold: float = 0.5) -> UnitScores:
+def unit_scores(probability: np.ndarray, truth: np.ndarray, threshold: float | Sequence[float] = 0.5) -> UnitScores:
     """Scores of action units.
 
     Args:
         probability: N×U.
         truth: N×U of 0 or 1.
-        threshold: of the probability; :data:`LOGIT` is what the public code does.
+        threshold: of the probability, for all units or each; :data:`LOGIT` is what the public code does.
     """
-    found, there = np.asarray(probability) > threshold, np.asarray(truth) > 0.5
+    found, there = np.asarray(probability) > np.asarray(threshold), np.asarray(truth) > 0.5
     if found.shape != there.shape or found.ndim != 2:
         raise DataError(f"action units {found.shape} and {there.shape}: expected two tables N×U")
     right, either = (found & there).sum(axis=0), found.sum(axis=0) + there.sum(axis=0)
@@ -116,3 +119,32 @@ def unit_scores(probability: np.ndarray, truth: np.ndarray, threshold: float = 0
         return UnitScores(f1, float("nan"), float("nan"), float("nan"))
     accuracy = float((found == there).mean())
     return UnitScores(f1, float(f1.mean()), accuracy, (float(f1.mean()) + accuracy) / 2)
+
+
+def best_thresholds(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The threshold of each unit at which its F1 is largest; choose them on other people than those of a test.
+
+    Args:
+        probability: N×U.
+        truth: N×U of 0 or 1.
+
+    Returns:
+        U numbers, each in the middle between two probabilities; the nearest one to .5 where several do, and .5 for a
+        unit that is never or always there.
+    """
+    odds, there = np.asarray(probability, np.float64), np.asarray(truth) > 0.5
+    if odds.shape != there.shape or odds.ndim != 2:
+        raise DataError(f"action units {odds.shape} and {there.shape}: expected two tables N×U")
+    chosen = np.full(odds.shape[1], 0.5)
+    for unit in range(odds.shape[1]):
+        positives = there[:, unit].sum()
+        if not 0 < positives < len(there):
+            continue
+        values, places, counts = np.unique(odds[:, unit], return_inverse=True, return_counts=True)
+        hits = np.bincount(places.reshape(-1), there[:, unit], len(values))
+        above = np.cumsum(counts[::-1])[::-1]  # predicted where everything from this value on is
+        f1 = 2 * np.cumsum(hits[::-1])[::-1] / (above + positives)
+        middles = (np.concatenate([[0.0], values[:-1]]) + values) / 2
+        best = f1 >= f1.max() - 1e-12
+        chosen[unit] = min(middles[best], key=lambda middle: abs(middle - 0.5))
+    return chosen

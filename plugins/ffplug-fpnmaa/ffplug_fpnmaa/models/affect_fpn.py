@@ -175,6 +175,9 @@ class AffectFPN(BaseModel):
             found = {task: (value + mirrored[task]) / 2 for task, value in found.items()}
         return found
 
+    def _thresholds(self, values: Tensor) -> Tensor:
+        return values.new_tensor(self.head.thresholds)
+
     def _device(self) -> torch.device:
         return self.data_preprocessor.mean.device
 
@@ -217,6 +220,8 @@ class AffectFPN(BaseModel):
                     sample.pred_expr, sample.pred_expr_probability = value[index].argmax(), value[index]
                 else:
                     sample.set_field(value[index], f"pred_{task}")
+            if "au" in told:
+                sample.pred_au_present = (told["au"][index] > self._thresholds(told["au"])).float()
         return samples
 
     def example_batch(self, batch_size: int = 2) -> dict[str, Any]:

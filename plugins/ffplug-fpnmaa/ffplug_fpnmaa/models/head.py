@@ -28,9 +28,11 @@ class MultiTaskAffectHead(nn.Module):
         gates: weigh the levels of each task by a softmax that is learned; it starts as no gate at all.
         va_bins: tell valence and arousal as a distribution over so many numbers from -1 to 1, and its mean (Deng et
             al., FG 2020, with 20); 0 tells the two numbers themselves.
+        thresholds: probability above which an action unit is there: a number for all, or one for each, as
+            ``ffplug fpnmaa thresholds`` chooses them.
 
     Raises:
-        ConfigError: an unknown task or level, or a number of outputs that can't be.
+        ConfigError: an unknown task or level, or a number of outputs or thresholds that can't be.
 
     Example:
         dict(type="ffplug_fpnmaa.MultiTaskAffectHead", channels=(16, 16), tasks=dict(va=2, expr=7, au=12))
@@ -43,6 +45,7 @@ class MultiTaskAffectHead(nn.Module):
         levels: Mapping[str, Sequence[int]] | None = None,
         gates: bool = False,
         va_bins: int = 0,
+        thresholds: float | Sequence[float] = 0.5,
     ) -> None:
         super().__init__()
         self.channels = tuple(channels)
@@ -53,6 +56,12 @@ class MultiTaskAffectHead(nn.Module):
         if va_bins and ("va" not in self.tasks or not 2 <= va_bins <= 1000):
             raise ConfigError(f"va_bins={va_bins}: expected 0, or 2 to 1000 and the task va")
         self.va_bins = int(va_bins)
+        units = self.tasks.get("au", 0)
+        self.thresholds = (
+            (float(thresholds),) * units if isinstance(thresholds, (int, float)) else tuple(map(float, thresholds))
+        )
+        if len(self.thresholds) != units or not all(0 <= value <= 1 for value in self.thresholds):
+            raise ConfigError(f"thresholds={thresholds}: expected a number in 0..1, or one for each of {units} units")
         levels = dict(levels or {})
         if set(levels) - set(self.tasks):
             raise ConfigError(f"levels names {', '.join(levels)}: expected tasks among {', '.join(self.tasks)}")
