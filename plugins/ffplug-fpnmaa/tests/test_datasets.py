@@ -1,6 +1,8 @@
 """The readers on procedural sets in the real layouts, and on what goes wrong in them."""
 
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +118,8 @@ def test_parts_by_video_and_thinning(sets):
         (lambda lines: [*lines[:3], "0.1,0.2,0.3", *lines[4:]], r"line 4: 3 columns"),
         (lambda lines: [*lines[:5], "0.1,x", *lines[6:]], r"line 6: not numbers"),
         (lambda lines: [*lines[:5], "0.1,-1.5", *lines[6:]], r"line 6: -1\.5, expected -1\.\.1, or -5"),
+        (lambda lines: [*lines[:5], "nan,0", *lines[6:]], r"line 6: nan, expected -1\.\.1"),
+        (lambda lines: [lines[0] + ",dominance", *lines[1:]], r"line 1: the first line is 'valence,arousal,dominance'"),
         (lambda lines: [*lines[:5], "", *lines[6:]], r"line 6: empty; each line is a frame"),
         (lambda lines: lines[1:], r"line 1: the first line is .*expected the second release's valence,arousal"),
         (lambda lines: ["AU1,AU2,AU4,AU6,AU12,AU15,AU20,AU25", *lines[1:]], r"first release \(ABAW1\)"),
@@ -148,7 +152,19 @@ def test_codes_of_the_other_tasks(tmp_path):
     units = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
     path.write_text(f"{units}\n{','.join('01' * 6)}\n{','.join(['-1', *'01010101010'])}\n")
     found = read_annotations(str(path), "au")
-    assert found[0].tolist() == [0, 1] * 6 and np.isnan(found[1, 0])
+    assert found[0].tolist() == [0, 1] * 6 and np.isnan(found[1]).all()  # one unit unknown: none is taken
+    for wrong in ("-5", "0.5", "2"):
+        path.write_text(f"{units}\n{','.join('01' * 6)}\n{','.join([wrong, *'01010101010'])}\n")
+        with pytest.raises(DataError, match=rf"line 3: {wrong}, expected 0 or 1, or -1 where unknown"):
+            read_annotations(str(path), "au")
+    path.write_text("valence,arousal\n-5,-5\n-5,0.5\n-1,0.5\n")
+    found = read_annotations(str(path), "va")
+    assert np.isnan(found[:2, 0]).all() and found[2].tolist() == [-1, 0.5]  # -1 is a valence
+    path.write_text("valence,arousal\n")
+    assert read_annotations(str(path), "va").shape == (0, 2)
+    path.write_bytes(b"\xff\xd8\xff\xe0 a picture")
+    with pytest.raises(DataError, match="not a text file"):
+        read_annotations(str(path), "va")
     path.write_text("one 12\ntwo twelve\n")
     with pytest.raises(DataError, match="line 2"):
         read_frame_counts(str(path))
@@ -171,6 +187,8 @@ def test_missing_and_surplus_frames(affwild2):
         AffWild2Dataset(str(affwild2))
     with pytest.raises(DataError, match=r"no video 'train02'.*did you mean 'train002'"):
         AffWild2Dataset(str(affwild2), videos=["train02"])
+    with pytest.raises(DataError, match=r"chosen\.txt: no such file"):
+        AffWild2Dataset(str(affwild2), videos="chosen.txt")
 
 
 def test_later_releases_and_damaged_pictures(affwild2):
@@ -181,6 +199,10 @@ def test_later_releases_and_damaged_pictures(affwild2):
         data[0]
     write_image(path, np.full((40, 30), 90, np.uint8))  # grey, and not square
     assert data[0]["inputs"].shape == (3, 128, 128)
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    path.write_bytes(header + struct.pack(">I", zlib.crc32(header[12:])))  # says that it is huge
+    with pytest.raises(DataError, match=path.name):
+        data[0]
     (affwild2 / "annotations").rename(affwild2 / "old")
     (affwild2 / "annotations" / "EXPR_Classification_Challenge" / "Train_Set").mkdir(parents=True)
     with pytest.raises(DataError, match=r"later release \(ABAW3 on\)"):
@@ -205,6 +227,18 @@ def test_affectnet_in_the_classes_of_affwild2(sets, tmp_path):
     listed.write_text("\n".join([*lines[:4], lines[4].replace(",32,32,", ",32,0,"), *lines[5:]]))
     with pytest.raises(DataError, match=r"training\.csv, line 5: a face box"):
         AffectNetDataset(str(broken))
+    for change, message in (
+        ((5, ""), r"line 5: 8 fields"),
+        ((1, "nan"), r"line 5: face_x is 'nan', expected a number"),
+        ((6, "11"), r"line 5: expression 11, expected 0\.\.10"),
+        ((6, "1.5"), r"line 5: expression is '1.5', expected a whole number"),
+    ):
+        fields = lines[4].split(",")
+        fields[change[0]] = change[1]
+        wrong = ",".join(fields if change[1] else fields[:5] + fields[6:])
+        listed.write_text("\n".join([*lines[:4], wrong, *lines[5:]]))
+        with pytest.raises(DataError, match=message):
+            AffectNetDataset(str(broken))
     listed.write_text("\n".join([*lines[:4], lines[4] + ",1", *lines[5:]]))
     with pytest.raises(DataError, match=r"line 5: 10 fields, the header has 9"):
         AffectNetDataset(str(broken))
@@ -221,6 +255,22 @@ def test_expw_tells_the_faces_of_a_picture_apart(sets, tmp_path):
     (broken / "label.lst").write_text("\n".join([*lines[:2], lines[2].rsplit(" ", 1)[0] + " 9", *lines[3:]]))
     with pytest.raises(DataError, match=r"label\.lst, line 3: label 9"):
         ExpWDataset(str(broken))
+    for wrong, message in (
+        (lines[2].rsplit(" ", 1)[0], "line 3: 7 fields, expected 8"),
+        (lines[2].replace(" 32 ", " x "), "line 3: not numbers"),
+        (lines[1], "line 3: face scene0000_000_1 is listed twice"),
+    ):
+        (broken / "label.lst").write_text("\n".join([*lines[:2], wrong, *lines[3:]]))
+        with pytest.raises(DataError, match=message):
+            ExpWDataset(str(broken))
+    (broken / "label.lst").write_text("\n".join(lines))
+    picture = broken / "image" / "origin" / lines[0].split()[0]
+    write_image(picture, np.zeros((16, 16, 3), np.uint8))  # another picture than the one that was labelled
+    with pytest.raises(DataError, match=r"scene0000_000\.jpg: the face's box .* lies outside of the picture of 16×16"):
+        ExpWDataset(str(broken))[1]
+    picture.unlink()
+    with pytest.raises(DataError, match=r"scene0000_000\.jpg: no such file"):
+        ExpWDataset(str(broken))[1]
 
 
 def test_a_list_of_ones_own(sets, tmp_path):

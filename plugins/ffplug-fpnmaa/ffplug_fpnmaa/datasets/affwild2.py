@@ -11,7 +11,7 @@ import numpy as np
 from ffplug.datasets.base import Problem, choose
 from ffplug.datasets.layouts import join, list_folder
 from ffplug.errors import DataError, did_you_mean
-from ffplug_fpnmaa.datasets.annotations import read_annotations, read_frame_counts
+from ffplug_fpnmaa.datasets.annotations import read_annotations, read_frame_counts, read_lines
 from ffplug_fpnmaa.datasets.base import AffectDataset
 from ffplug_fpnmaa.registry import DATASETS
 
@@ -102,8 +102,7 @@ class AffWild2Dataset(AffectDataset):
         if self.videos is None:
             return sorted(there)
         if isinstance(self.videos, str):
-            with open(self.videos, encoding="utf-8") as file:
-                wanted = [line.strip() for line in file if line.strip()]
+            wanted = [line.strip() for line in read_lines(self.videos) if line.strip()]
         else:
             wanted = list(self.videos)
         for name in wanted:

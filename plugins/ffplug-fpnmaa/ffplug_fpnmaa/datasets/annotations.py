@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -172,11 +173,11 @@ def number(path: str, line: int, row: Mapping[str, str], column: str, kind: type
     """A number of a CSV row.
 
     Raises:
-        DataError: it is none.
+        DataError: it is none, or not a finite one.
     """
     try:
         value = float(row[column])
-        if kind is int and value != int(value):
+        if not math.isfinite(value) or (kind is int and value != int(value)):
             raise ValueError
     except (ValueError, OverflowError):
         wanted = "a whole number" if kind is int else "a number"
