@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from fractions import Fraction
 
@@ -26,6 +27,7 @@ from ffplug_ugsp.video.interpolators import (
 from ffplug_ugsp.video.pictures import Pictures
 from ffplug_ugsp.video.scan import Scan, Scanner
 from ffplug_ugsp.video.source import exact
+from ffplug_ugsp.video.threads import prefetch
 
 from ffplug.cli import cli, run
 from ffplug.errors import CheckpointError, ConfigError, DataError
@@ -151,6 +153,65 @@ def test_constant_motion_comes_out_exact(tmp_path, factor):
         assert left(picture) == 4 * min(number, last) // factor
     _, given = read(clip)
     assert all(np.array_equal(one, other) for one, other in zip(given, pictures[::factor], strict=True))
+
+
+def test_threads_keep_the_order_and_are_bounded():
+    made, closed = [], []
+
+    def count():
+        try:
+            for number in range(50):
+                made.append(number)
+                yield number
+        finally:
+            closed.append(threading.current_thread())
+
+    alive = threading.active_count()
+    taken = []
+    for number in prefetch(count(), 3):
+        taken.append(number)
+        time.sleep(0.001)
+        assert len(made) - len(taken) <= 4
+    assert taken == list(range(50)) and closed[0] is not threading.current_thread()
+    stopped = prefetch(count(), 3)
+    assert next(stopped) == 0
+    stopped.close()
+    assert len(closed) == 2 and len(made) < 60 and threading.active_count() == alive
+
+    def fail():
+        yield 1
+        raise DataError("no third one")
+
+    failing = prefetch(fail(), 3)
+    assert next(failing) == 1
+    with pytest.raises(DataError, match="no third one"):
+        next(failing)
+    assert threading.active_count() == alive
+
+
+class FailsLater(Blend):
+    """Works for a few pairs."""
+
+    calls = 0
+
+    def __call__(self, frame0, frame1, times):
+        self.calls += 1
+        return [torch.full_like(frame0, torch.nan)] if self.calls > 3 else super().__call__(frame0, frame1, times)
+
+
+def test_threads_give_what_one_gives_and_pass_errors_on(tmp_path):
+    clip = write(tmp_path / "in.mkv", [bar(4 * n) for n in range(10)])
+    alive = threading.active_count()
+    for depth in (0, 1, 5):
+        out = tmp_path / f"{depth}.mkv"
+        interpolate_video(clip, out, 4, model=MoveBar(), encoding=LOSSLESS, part=7, ahead=depth)
+    assert packets(tmp_path / "0.mkv", "video") == packets(tmp_path / "1.mkv", "video")
+    assert packets(tmp_path / "0.mkv", "video") == packets(tmp_path / "5.mkv", "video")
+    with pytest.raises(DataError, match="the model gives NaN"):
+        interpolate_video(clip, tmp_path / "out.mkv", 2, model=FailsLater(), encoding=LOSSLESS)
+    assert not (tmp_path / "out.mkv").exists() and threading.active_count() == alive
+    with pytest.raises(ConfigError, match="ahead=-1"):
+        interpolate_video(clip, tmp_path / "out.mkv", 2, model="blend", ahead=-1)
 
 
 def test_another_rate_takes_frames_at_their_own_times(tmp_path):

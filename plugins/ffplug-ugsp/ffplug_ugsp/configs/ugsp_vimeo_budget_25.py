@@ -1,6 +1,7 @@
 """UGSP on Vimeo90K with a budget of 0.25: 10.8 G multiply-adds of 30.6 at 448×256.
 
-Its labels keep as many pixels: ``ffplug uncertainty-labels --rates 0.614 0.335 0.146 --out data/vimeo_triplet/labels_25``.
+Its labels keep as many pixels: ``ffplug uncertainty-labels ... --rates 0.614 0.335 0.146
+--out data/vimeo_triplet/labels_25``.
 """
 
 from mmengine.config import read_base

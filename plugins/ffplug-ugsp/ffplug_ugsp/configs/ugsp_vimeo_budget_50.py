@@ -1,6 +1,7 @@
 """UGSP on Vimeo90K with a budget of 0.5: 17.7 G multiply-adds of 30.6 at 448×256.
 
-Its labels keep as many pixels: ``ffplug uncertainty-labels --rates 0.796 0.6 0.407 --out data/vimeo_triplet/labels_50``.
+Its labels keep as many pixels: ``ffplug uncertainty-labels ... --rates 0.796 0.6 0.407
+--out data/vimeo_triplet/labels_50``.
 """
 
 from mmengine.config import read_base

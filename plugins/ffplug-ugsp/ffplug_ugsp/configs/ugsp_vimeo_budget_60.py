@@ -1,6 +1,7 @@
 """UGSP on Vimeo90K with a budget of 0.6: 20.4 G multiply-adds of 30.6 at 448×256.
 
-Its labels keep as many pixels: ``ffplug uncertainty-labels --rates 0.847 0.69 0.521 --out data/vimeo_triplet/labels_60``.
+Its labels keep as many pixels: ``ffplug uncertainty-labels ... --rates 0.847 0.69 0.521
+--out data/vimeo_triplet/labels_60``.
 """
 
 from mmengine.config import read_base

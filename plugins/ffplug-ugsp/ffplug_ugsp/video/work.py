@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from ffplug_ugsp.video.interpolators import Interpolator, build_interpolator, re
 from ffplug_ugsp.video.joining import container_format, join, other_streams
 from ffplug_ugsp.video.pictures import Pictures, fresh
 from ffplug_ugsp.video.source import SourceVideo
+from ffplug_ugsp.video.threads import prefetch
 from ffplug_ugsp.video.timeline import Shown, Timeline
 
 PART = 120
 """Frames of the result that are done, or redone, together; also the longest way to a key frame."""
+AHEAD = 2
+"""Pairs that reading, and frames that the model, may be ahead of what is done with them: more only takes memory."""
 
 
 class InterpolationWork(Work):
@@ -47,6 +51,7 @@ class InterpolationWork(Work):
         threads: of each worker on the CPU.
         seed: of random weights.
         part: frames that are done together.
+        ahead: see :class:`Renderer`.
 
     Attributes:
         left_out: a line for each stream that the result does not have.
@@ -70,11 +75,15 @@ class InterpolationWork(Work):
         threads: int = 1,
         seed: int = 0,
         part: int = PART,
+        ahead: int = AHEAD,
     ) -> None:
-        if threads < 1 or part < 2:
-            raise ConfigError(f"threads={threads}, part={part}: expected at least 1, and at least 2")
+        if threads < 1 or part < 2 or ahead < 0:
+            raise ConfigError(
+                f"threads={threads}, part={part}, ahead={ahead}: expected at least 1, at least 2, and at least 0"
+            )
         self.source, self.interpolator, self.encoding = source, interpolator, encoding
         self.device, self.dtype, self.threads, self.seed, self.part = device, dtype, threads, seed, part
+        self.ahead = ahead
         self.target = Path(target).absolute()
         self._input = source.path.absolute()
         if self.target == self._input:
@@ -155,11 +164,12 @@ class InterpolationWork(Work):
         interpolator = self.interpolator
         if isinstance(interpolator, dict):
             interpolator = build_interpolator(**interpolator, device=place)
-        render = Renderer(self.source, self.timeline, interpolator, place, parse_dtype(self.dtype))
+        render = Renderer(self.source, self.timeline, interpolator, place, parse_dtype(self.dtype), self.ahead)
         writer = self._writer(render.like)
 
         def produce(unit: int, folders: Sequence[Path]) -> list[Failure]:
-            writer.write(folders[0] / f"{unit:06d}.mkv", render(self._numbers(unit)), self.timeline.rate)
+            with contextlib.closing(render(self._numbers(unit))) as frames:
+                writer.write(folders[0] / f"{unit:06d}.mkv", frames, self.timeline.rate)
             return []
 
         return produce
@@ -181,7 +191,7 @@ class InterpolationWork(Work):
 
 
 class Renderer:
-    """Makes frames of the result.
+    """Makes frames of the result: one thread decodes, one runs the model, and the caller encodes meanwhile.
 
     Args:
         source: the video.
@@ -189,6 +199,7 @@ class Renderer:
         interpolator: produces those that are not in the video.
         device: where it runs.
         dtype: its precision.
+        ahead: how many pairs, and how many produced frames, may wait for what comes next; 0 does all in one thread.
     """
 
     def __init__(
@@ -198,27 +209,41 @@ class Renderer:
         interpolator: Interpolator,
         device: torch.device,
         dtype: torch.dtype,
+        ahead: int = AHEAD,
     ) -> None:
         self.timeline, self.interpolator, self.device, self.dtype = timeline, interpolator, device, dtype
+        self.ahead = ahead
         self._reader = source.reader(timeline.scan)
         self.like = self._reader.read(0, 0)[0]
         self._pictures = Pictures(self.like)
         self._tensors: OrderedDict[int, torch.Tensor] = OrderedDict()
 
-    def __call__(self, numbers: range) -> Iterator[av.VideoFrame]:
+    def __call__(self, numbers: range) -> Generator[av.VideoFrame]:
         """Yield frames of the result; those of the video itself as they were decoded."""
-        for (first, second, mixed), group in itertools.groupby(map(self.timeline.shown, numbers), key=_pair):
+        with contextlib.closing(prefetch(self._produced(numbers), self.ahead)) as produced:
+            for picture in produced:
+                yield self._pictures.frame(picture) if isinstance(picture, torch.Tensor) else fresh(picture)
+
+    def _produced(self, numbers: range) -> Generator[av.VideoFrame | torch.Tensor]:
+        """Run the model: yield frames of the video, and new pictures 1×3×H×W."""
+        with contextlib.closing(prefetch(self._given(numbers), self.ahead)) as given:
+            for shown, frames in given:
+                if shown[0].first == shown[0].second:
+                    yield from itertools.repeat(frames[0], len(shown))
+                    continue
+                times = [one.time for one in shown]
+                if shown[0].mixed:
+                    yield from (torch.lerp(*frames, float(time)) for time in times)
+                else:
+                    yield from run(self.interpolator, *frames, times, self.dtype)
+
+    def _given(self, numbers: range) -> Generator[tuple[list[Shown], Sequence[av.VideoFrame | torch.Tensor]]]:
+        """Decode: yield what successive frames are made from, with the frame of the video or the two tensors."""
+        for (first, second, _), group in itertools.groupby(map(self.timeline.shown, numbers), key=_pair):
             frames = self._reader.read(first, second)
-            if first == second:
-                yield from (fresh(frames[0]) for _ in group)
-                continue
-            times = [shown.time for shown in group]
-            pair = [self._tensor(number, frame) for number, frame in zip((first, second), frames, strict=True)]
-            if mixed:
-                produced = [torch.lerp(*pair, float(time)) for time in times]
-            else:
-                produced = run(self.interpolator, *pair, times, self.dtype)
-            yield from map(self._pictures.frame, produced)
+            if first != second:
+                frames = [self._tensor(number, frame) for number, frame in zip((first, second), frames, strict=True)]
+            yield list(group), frames
 
     def _tensor(self, number: int, frame: av.VideoFrame) -> torch.Tensor:
         """A frame as a tensor; that of the pair before is still there."""
@@ -263,6 +288,7 @@ def interpolate_video(
     dtype: str | None = None,
     threads: int = 1,
     part: int = PART,
+    ahead: int = AHEAD,
     **options: Any,
 ) -> Timeline:
     """Write a video with more frames.
@@ -284,6 +310,7 @@ def interpolate_video(
         dtype: precision of the model.
         threads: on the CPU.
         part: frames that are done, or redone, together.
+        ahead: pairs that are decoded, and frames that are produced, ahead of the encoder; 0 does all in one thread.
         **options: further arguments of :func:`~ffplug_ugsp.video.interpolators.build_interpolator`.
 
     Returns:
@@ -299,7 +326,9 @@ def interpolate_video(
     def plan() -> Timeline:
         return Timeline(video.scan(), factor, rate, **(timing or {}))
 
-    work = InterpolationWork(video, target, plan, what, encoding or Encoding(), device, dtype, threads, part=part)
+    work = InterpolationWork(
+        video, target, plan, what, encoding or Encoding(), device, dtype, threads, part=part, ahead=ahead
+    )
     report = run_job(work, Silent(), fail_fast=True)
     if report.failures:
         raise DataError(str(report.failures[0]))
