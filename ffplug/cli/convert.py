@@ -17,8 +17,8 @@ def command(checkpoint: str, out: str, source: str) -> None:
     from ffplug.apis.checkpoints import read_state_dict, save_weights
     from ffplug.apis.converters import Converter, find_converter
 
-    public = read_state_dict(checkpoint)
     converter = find_converter(source)
+    public = getattr(converter, "read", read_state_dict)(checkpoint)
     state = converter(public)
     if isinstance(converter, Converter) and (unread := converter.unread(public)):
         click.echo(f"left out {len(unread)} tensors that the network never reads: {', '.join(unread)}")

@@ -5,10 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ffplug.apis.checkpoints import read_state_dict
 from ffplug.errors import CheckpointError, did_you_mean
 
 StateDict = dict[str, Tensor]
@@ -27,6 +30,8 @@ class Converter:
         rules: (regular expression, replacement), tried in order; the first that matches the whole key renames it.
         drop: regular expressions of whole keys that the network never reads.
         adapt: last change to the renamed state dict (splitting a tensor, say), or None.
+        read: reads a file of the public implementation where :func:`ffplug.apis.checkpoints.read_state_dict` cannot:
+            networks nested in a training checkpoint, say. It must not run what the file holds.
     """
 
     source: str
@@ -34,6 +39,7 @@ class Converter:
     rules: Sequence[tuple[str, str]]
     drop: Sequence[str] = ()
     adapt: Callable[[StateDict], StateDict] | None = None
+    read: Callable[[Path], StateDict] = read_state_dict
 
     def __call__(self, state_dict: Mapping[str, Tensor]) -> StateDict:
         """Rename ``state_dict`` and check it; see :func:`ffplug.convert_state_dict`."""
@@ -63,12 +69,18 @@ class Converter:
         """Keys of ``state_dict`` that the network never reads and the conversion leaves out."""
         return [key for key in strip_wrappers(state_dict) if any(re.fullmatch(rule, key) for rule in self.drop)]
 
+    def target(self, converted: StateDict) -> str | dict[str, Any]:
+        """The network that a converted state dict is held against, for :func:`ffplug.build_model`: ``model``, unless a
+        subclass tells from the tensors that they are of another width, say.
+        """
+        return self.model
+
     def check(self, converted: StateDict) -> StateDict:
         """Hold a converted state dict against the network: every key there, no other, of the same shape."""
         from ffplug.apis.models import build_model
 
         with torch.device("meta"):
-            model = build_model(self.model)
+            model = build_model(self.target(converted))
         excluded = model.checkpoint_exclude_prefixes()
         expected = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
         missing = [k for k in expected if k not in converted and not k.startswith(excluded)]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ffplug.apis.converters import Converter
 from ffplug.apis.converters.rename import StateDict
+from ffplug.config import load_config
 from ffplug.errors import CheckpointError
 from ffplug_latentface.registry import CONVERTERS
 
@@ -139,8 +140,22 @@ def _latentface(state: StateDict) -> StateDict:
     return renamed
 
 
+class _Converter(Converter):
+    """Of the public checkpoints, whatever their denoisers' width."""
+
+    def target(self, converted: StateDict) -> str | dict[str, Any]:
+        """The model, with the width of the denoisers: 128, or 1024 in the first release."""
+        key = "denoisers.0.first.weight"
+        if key not in converted:
+            return self.model
+        return {**load_config(self.model)["model"].to_dict(), "width": len(converted[key])}
+
+
 def _register(source: str, model: str, drop: tuple[str, ...], adapt: Callable[[StateDict], StateDict]) -> None:
-    CONVERTERS.register_module(name=source, module=Converter(source, model, ((r"(net\w+\..*)", r"\1"),), drop, adapt))
+    rules = ((r"(net\w+\..*)", r"\1"),)
+    CONVERTERS.register_module(
+        name=source, module=_Converter(source, model, rules, drop, adapt, read_public_checkpoint)
+    )
 
 
 _register("unsup3d", "latentface_autoencoder", (r"netE[AD]\..*",), _renamed)

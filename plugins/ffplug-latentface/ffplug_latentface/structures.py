@@ -16,24 +16,30 @@ class FaceSample(BaseDataElement):
     Its metainfo holds ``dataset``, ``sample_id`` (unique in its data set), ``procedural`` (bool) and ``draw``.
 
     Attributes:
-        gt_label: 1 int64, the expression's class.
+        gt_expr: int64, the expression's class.
         pred_image: 3×S×S float32, the reconstruction in 0..1.
         pred_depth: S×S float32, canonical depth.
         pred_albedo: 3×S×S float32 in 0..1, canonical.
         pred_identity: 2C float32, the identity's share of the albedo's and the depth's code.
         pred_expression: 2C float32, what remains of them.
-        pred_scores: one for each class.
+        pred_va: 2 float32, valence and arousal.
+        pred_expr: int64, the likeliest expression.
+        pred_expr_probability: one for each class.
+        pred_au: one for each action unit, probabilities.
     """
 
     FIELDS: ClassVar[dict[str, Field]] = {
         "inputs": Field("3 S S", torch.uint8),
-        "gt_label": Field("1", torch.int64, low=0),
+        "gt_expr": Field("", torch.int64, low=0),
         "pred_image": Field("3 S S", torch.float32, 0, 1),
         "pred_depth": Field("S S", torch.float32, 0.8, 1.2),
         "pred_albedo": Field("3 S S", torch.float32, 0, 1),
         "pred_identity": Field("D", torch.float32),
         "pred_expression": Field("D", torch.float32),
-        "pred_scores": Field("K", torch.float32),
+        "pred_va": Field("2", torch.float32, -1, 1),
+        "pred_expr": Field("", torch.int64, low=0),
+        "pred_expr_probability": Field("K", torch.float32, 0, 1),
+        "pred_au": Field("U", torch.float32, 0, 1),
     }
 
     @property

@@ -39,7 +39,7 @@ def test_raf_db(tmp_path: Path) -> None:
     dataset = RAFDBDataset(str(root), "test")
     drawn = draw_portraits(0, 2, 5).expression
     order = (6, 5, 2, 1, 3, 4, 0)  # neutral, anger, disgust, fear, happiness, sadness, surprise
-    assert [int(dataset[k]["data_samples"].gt_label) for k in range(5)] == [order[label] for label in drawn]
+    assert [int(dataset[k]["data_samples"].gt_expr) for k in range(5)] == [order[label] for label in drawn]
     listed = root / "list_patition_label.txt"
     text = listed.read_text()
     listed.write_text(text.replace("train_00002.png", "train_00002.png 1"))

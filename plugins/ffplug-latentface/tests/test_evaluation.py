@@ -24,12 +24,12 @@ def test_f1_and_accuracy() -> None:
     assert macro_f1(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1]), 4) == pytest.approx((2 / 3 + 4 / 5) / 2)
     metric = ExpressionMetric()
     samples = [
-        dict(pred_scores=torch.eye(2)[k], gt_label=torch.tensor([t]), sample_id=n)
+        dict(pred_expr_probability=torch.eye(2)[k], gt_expr=torch.tensor(t), sample_id=n)
         for n, k, t in [("a", 0, 0), ("b", 1, 0), ("b", 1, 0)]
     ]
     metric.process(None, samples)
     figures = metric.compute_metrics(metric.results)
-    assert figures["accuracy"] == 0.5 and figures["f1"] == pytest.approx(1 / 3)
+    assert figures["expression/accuracy"] == 0.5 and figures["expression/f1"] == pytest.approx(1 / 3)
 
 
 def test_reconstruction() -> None:
@@ -38,7 +38,9 @@ def test_reconstruction() -> None:
         {"inputs": [torch.full((3, 4, 4), 51, dtype=torch.uint8)]}, [dict(pred_image=torch.full((3, 4, 4), 0.3))]
     )
     figures = metric.compute_metrics(metric.results)
-    assert figures["l1"] == pytest.approx(0.1, abs=1e-6) and figures["psnr"] == pytest.approx(20, abs=1e-4)
+    assert figures["reconstruction/l1"] == pytest.approx(0.1, abs=1e-6) and figures[
+        "reconstruction/psnr"
+    ] == pytest.approx(20, abs=1e-4)
 
 
 def test_verification() -> None:
@@ -56,7 +58,7 @@ def test_verification() -> None:
         metric.process(
             None, [dict(sample_id=person, person=person, pred_identity=codes, pred_expression=torch.ones(4, 3))]
         )
-    assert metric.compute_metrics(metric.results) == {"identity": 1.0, "expression": 0.5}
+    assert metric.compute_metrics(metric.results) == {"verification/identity": 1.0, "verification/expression": 0.5}
 
 
 def test_disentangling() -> None:

@@ -8,14 +8,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 from ffplug_latentface.converters import read_public_checkpoint
 from ffplug_latentface.models.denoiser import build_denoiser, current_unet_keys, unet_to_mlp
 from ffplug_latentface.models.factors import BORDER, Factors, Renderer, depth_of
 from ffplug_latentface.models.pipeline import LatentFacePipeline, load_pipeline
 from ffplug_latentface.models.schedulers import build_scheduler, sample_codes
 
+from ffplug.apis.models import build_model
+from ffplug.cli.convert import command as convert
 from ffplug.errors import CheckpointError, ConfigError, DataError
 from ffplug.registry import MODELS
+
+
+def widened(key: str, shape: list[int], factor: int) -> list[int]:
+    """The shape of a denoiser's tensor with as many times its channels, but for the codes'."""
+    fixed = {"conv_in.weight": 1, "conv_out.weight": 0, "conv_out.bias": 0}.get(key)
+    return [side * factor if side >= 128 and axis != fixed else side for axis, side in enumerate(shape)]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +94,34 @@ def test_leave_one_out_leaves_out_the_frame(narrow: dict, images: torch.Tensor) 
     model._loss(images[None])
     codes = model.autoencoder.codes(images)
     assert torch.allclose(seen[0], codes[[1, 0], :16], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_other_sizes(size: int) -> None:
+    torch.manual_seed(0)
+    sizes = dict(image_size=size, width=8, code=16)
+    for kind in ("LatentFaceAutoencoder", "PlainAutoencoder"):
+        model = MODELS.build(dict(type=f"ffplug_latentface.{kind}", **sizes))
+        batch = model.data_preprocessor(model.example_batch(2))
+        losses = model(**batch, mode="loss")
+        sum(losses.values()).backward()
+        assert all(p.grad is not None and bool(p.grad.any()) for p in model.parameters() if p.requires_grad), kind
+        sample = model(**batch, mode="predict")[0]
+        assert sample.pred_image.shape == (3, size, size)
+
+
+def test_without_confidence_differences_are_plain(images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    config = dict(type="ffplug_latentface.LatentFaceAutoencoder", width=8, code=16, confidence=False)
+    model = MODELS.build(dict(config, mirrored_weight=0.0))
+    assert not [key for key in model.state_dict() if key.startswith("confidence")]
+    losses = model(images, mode="loss")
+    picture, depth = model.render(model.factors(images))
+    twin = model.render(model.factors(images).with_mirrored())[1][len(images) :]
+    mask = ((depth < 1.2) & (twin < 1.2))[:, None].expand_as(images)
+    expected = float((picture - images).abs()[mask].mean().detach())
+    assert float(losses["loss_photometric"]) == pytest.approx(expected, rel=1e-4)
+    assert float(losses["loss_photometric_mirrored"]) == 0
 
 
 def test_what_does_not_fit_is_named(model: torch.nn.Module, narrow: dict) -> None:
@@ -198,3 +235,26 @@ def test_converters_fit_the_models(tmp_path: Path) -> None:
     assert all(converted[f"autoencoder.{key}"] is value for key, value in first.items())
     with pytest.raises(CheckpointError, match="missing"):
         convert_state_dict({key: value for key, value in older.items() if "netC" not in key}, "unsup3d")
+    nested: dict = {"metrics_trace": Evil(), "epoch": 30}
+    for key, value in older.items():
+        net, _, rest = key.partition(".")
+        nested.setdefault(net, {})[rest] = torch.zeros(1).expand(value.shape)  # of one number on disk
+    torch.save(nested, tmp_path / "checkpoint030.pth")
+    arguments = [str(tmp_path / "checkpoint030.pth"), str(tmp_path / "out.safetensors"), "--from", "unsup3d"]
+    done = CliRunner().invoke(convert, arguments, catch_exceptions=False)
+    assert done.exit_code == 0 and f"{len(first)} tensors" in done.output, done.output
+    model = build_model("latentface_autoencoder", tmp_path / "out.safetensors")
+    assert float(model.networks.depth.decoder[29].weight.abs().sum()) == 0
+
+
+def test_denoisers_of_another_width_are_converted() -> None:
+    from ffplug.apis.converters import find_converter
+
+    shapes = json.loads((Path(__file__).parent / "golden" / "keys64.json").read_text())
+    state = {
+        f"{net}.{key}": torch.zeros(1).expand(widened(key, shape, 8) if net in ("netEA", "netED") else shape)
+        for net, keys in shapes.items()
+        for key, shape in keys.items()
+    }
+    converted = find_converter("latentface")(state)
+    assert converted["denoisers.1.first.weight"].shape == (1024, 512)

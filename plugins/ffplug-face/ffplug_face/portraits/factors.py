@@ -71,7 +71,7 @@ class PortraitOptions:
         tilt: largest x and y of the lamp's direction, whose z is 1.
         every: frames from one drawn state of a video to the next, with a smooth way between; 1 makes frames that have
             nothing in common but the person.
-        background: ``plain``, ``noise`` or ``mixed``.
+        background: ``plain`` or ``noise``, of colours that each frame draws; ``mixed``; ``same``, one colour for all.
     """
 
     expressions: tuple[str, ...] = EXPRESSIONS
@@ -107,8 +107,8 @@ class PortraitOptions:
                 raise ConfigError(f"{name}={getattr(self, name)}: expected 0..{most:g}")
         if self.every < 1:
             raise ConfigError(f"every={self.every}: expected at least 1")
-        if self.background not in ("plain", "noise", "mixed"):
-            raise ConfigError(f"background={self.background!r}: expected plain, noise or mixed")
+        if self.background not in ("plain", "noise", "mixed", "same"):
+            raise ConfigError(f"background={self.background!r}: expected plain, noise, mixed or same")
 
     @classmethod
     def of(cls, changes: Mapping[str, object]) -> PortraitOptions:
@@ -213,9 +213,10 @@ def draw_portraits(
         ],
         axis=1,
     )
-    noisy = {"plain": np.zeros(states, bool), "noise": np.ones(states, bool)}.get(options.background)
-    noisy = rng.random(states) < 0.5 if noisy is None else noisy
-    seeds = rng.integers(0, 2**62, states)
+    noisy = np.full(states, options.background == "noise")
+    if options.background == "mixed":
+        noisy = rng.random(states) < 0.5
+    seeds = rng.integers(0, 2**62, states) * (options.background != "same")
     if options.every > 1:
         at = np.arange(frames) / options.every
         first = np.minimum(at.astype(int), states - 1)

@@ -7,7 +7,7 @@ with read_base():
     from .training import *
 
 _latentface["pretrained"] = "work_dirs/latentface_stage2/weights.safetensors"
-model = dict(type="ffplug_latentface.LinearProbe", encoder=_latentface, classes=7, embedding="expression")
+model = dict(type="ffplug_latentface.LinearProbe", encoder=_latentface, tasks=dict(expr=7), embedding="expression")
 
 train_dataloader.update(batch_size=32)
 train_dataloader["dataset"] = dict(type="ffplug_latentface.RAFDBDataset", data_root="data/RAF-DB")

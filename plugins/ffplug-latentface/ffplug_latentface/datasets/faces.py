@@ -47,7 +47,7 @@ class LoadFace:
         label = results.pop("label", None)
         sample = FaceSample(metainfo=results)
         if label is not None:
-            sample.gt_label = torch.tensor([label])
+            sample.gt_expr = torch.tensor(label)
         return dict(inputs=torch.from_numpy(image.transpose(2, 0, 1).copy()), data_samples=sample)
 
 

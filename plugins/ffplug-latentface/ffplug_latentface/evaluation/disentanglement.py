@@ -42,6 +42,36 @@ def probe_r2(codes: Tensor, factors: Tensor, test_codes: Tensor, test_factors: T
     return 1 - error / spread
 
 
+def probe_accuracy(
+    codes: Tensor, classes: Tensor, test_codes: Tensor, test_classes: Tensor, strength: float = 1e-2
+) -> float:
+    """Share of other samples whose class a logistic regression on standardised codes tells, in 0..1.
+
+    Args:
+        codes: N×D.
+        classes: N int64, from 0.
+        test_codes: M×D.
+        test_classes: M int64.
+        strength: of the penalty on squared weights, in shares of the mean loss.
+    """
+    mean, deviation = codes.double().mean(0), codes.double().std(0).clamp(min=1e-8)
+    x, y = ((values.double() - mean) / deviation for values in (codes, test_codes))
+    layer = torch.nn.Linear(x.shape[1], int(max(classes.max(), test_classes.max())) + 1).double()
+    torch.nn.init.zeros_(layer.weight)
+    torch.nn.init.zeros_(layer.bias)
+    optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(layer(x), classes) + strength * layer.weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)
+    return float((layer(y).argmax(1) == test_classes).double().mean())
+
+
 def dci(codes: Tensor, factors: Tensor, strength: float = 1.0) -> tuple[float, float]:
     """Disentanglement and completeness (Eastwood and Williams, ICLR 2018), with a ridge's weights as importance.
 

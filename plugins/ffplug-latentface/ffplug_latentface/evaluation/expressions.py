@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from ffplug.evaluation import GatheredMetric
 from ffplug_latentface.registry import METRICS
 
 
@@ -25,10 +25,10 @@ def macro_f1(predicted: Tensor, true: Tensor, classes: int) -> float:
 
 
 @METRICS.register_module()
-class ExpressionMetric(BaseMetric):
+class ExpressionMetric(GatheredMetric):
     """Accuracy, macro-F1, and 0.67 F1 + 0.33 accuracy, each in 0..1; logged as ``expression/accuracy`` and so on.
 
-    Samples need ``pred_scores`` and ``gt_label``.
+    Samples need ``pred_expr_probability`` and ``gt_expr``.
 
     Args:
         collect_device: see MMEngine's ``BaseMetric``.
@@ -43,9 +43,9 @@ class ExpressionMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Take a batch of predicted samples, given as dicts."""
         for sample in data_samples:
-            scores = sample["pred_scores"]
+            odds = sample["pred_expr_probability"]
             key = sample.get("dataset"), sample.get("sample_id")
-            self.results.append((key, int(scores.argmax()), int(sample["gt_label"]), len(scores)))
+            self.results.append((key, int(odds.argmax()), int(sample["gt_expr"]), len(odds)))
 
     def compute_metrics(self, results: list[tuple[Any, int, int, int]]) -> dict[str, float]:
         """The figures of all ranks' samples; those that a sampler repeated count once."""
@@ -53,4 +53,5 @@ class ExpressionMetric(BaseMetric):
         predicted, true, classes = torch.tensor(list(unique.values())).T
         accuracy = float((predicted == true).double().mean())
         f1 = macro_f1(predicted, true, int(classes.max()))
-        return {"accuracy": accuracy, "f1": f1, "score": 0.67 * f1 + 0.33 * accuracy}
+        figures = {"accuracy": accuracy, "f1": f1, "score": 0.67 * f1 + 0.33 * accuracy}
+        return {f"{self.prefix}/{name}": value for name, value in figures.items()}

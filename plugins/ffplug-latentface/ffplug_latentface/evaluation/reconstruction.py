@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from ffplug_face.rendering.depth_map import DepthCamera, depth_normals
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from ffplug.evaluation import GatheredMetric
 from ffplug_latentface.registry import METRICS
 
 
 @METRICS.register_module()
-class ReconstructionMetric(BaseMetric):
+class ReconstructionMetric(GatheredMetric):
     """PSNR in dB and mean absolute error (0..1) of ``pred_image`` against the input, as ``psnr`` and ``l1``.
 
     Args:
@@ -40,7 +40,7 @@ class ReconstructionMetric(BaseMetric):
         unique = {key: values for key, *values in results}
         squared, absolute = torch.tensor(list(unique.values()), dtype=torch.float64).T
         psnr = -10 * squared.clamp(min=1e-10).log10()
-        return {"psnr": float(psnr.mean()), "l1": float(absolute.mean())}
+        return {f"{self.prefix}/psnr": float(psnr.mean()), f"{self.prefix}/l1": float(absolute.mean())}
 
 
 def depth_errors(found: Tensor, true: Tensor, mask: Tensor) -> tuple[float, float]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
 from ffplug.errors import DataError
+from ffplug.evaluation import GatheredMetric
 from ffplug_latentface.registry import METRICS
 
 
@@ -52,8 +52,50 @@ def area_under_curve(similarity: Tensor, same: Tensor) -> float:
     return float((ranks + ties).double().mean() / (2 * max(1, int((~same).sum()))))
 
 
+def roc_curve(similarity: Tensor, same: Tensor) -> tuple[Tensor, Tensor]:
+    """The ROC curve of verification.
+
+    Args:
+        similarity: N.
+        same: N bool.
+
+    Returns:
+        Shares of pairs of two persons, and of one, that pass as one person: a point for each similarity that occurs, as
+        the threshold falls; from (0, 0) to (1, 1).
+
+    Raises:
+        DataError: all pairs show the same person, or none does.
+    """
+    total = int(same.sum())
+    if total in (0, len(same)):
+        raise DataError(f"{total} of {len(same)} pairs show the same person: expected some, and not all")
+    order = similarity.double().argsort(descending=True)
+    values, right = similarity.double()[order], same[order].long().cumsum(0)
+    last = torch.cat((values[1:] != values[:-1], values.new_ones(1, dtype=torch.bool)))
+    passed = torch.arange(1, len(values) + 1)[last]
+    true = torch.cat((right.new_zeros(1), right[last])).double()
+    false = torch.cat((passed.new_zeros(1), passed)).double() - true
+    return false / (len(same) - total), true / total
+
+
+def equal_error_rate(similarity: Tensor, same: Tensor) -> float:
+    """The error rate, 0..1, at the threshold where as many pairs of two persons pass as pairs of one fail.
+
+    Raises:
+        DataError: all pairs show the same person, or none does.
+    """
+    false, true = roc_curve(similarity, same)
+    missed = 1 - true
+    place = int((false >= missed).nonzero()[0])
+    if place == 0:
+        return float(false[0])
+    before, after = missed[place - 1] - false[place - 1], false[place] - missed[place]
+    share = before / (before + after)
+    return float(false[place - 1] + share * (false[place] - false[place - 1]))
+
+
 @METRICS.register_module()
-class VerificationMetric(BaseMetric):
+class VerificationMetric(GatheredMetric):
     """Verification by the codes of all pairs of frames of different videos' persons, and of one.
 
     Samples need ``pred_identity`` and ``pred_expression`` (N×D) and ``person``. Logged are areas under the ROC curve:
@@ -93,5 +135,5 @@ class VerificationMetric(BaseMetric):
         figures = {}
         for name, place in (("identity", 1), ("expression", 2)):
             codes = torch.cat([video[place] for video in videos])
-            figures[name] = area_under_curve(cosines(codes[first], codes[second]), same)
+            figures[f"{self.prefix}/{name}"] = area_under_curve(cosines(codes[first], codes[second]), same)
         return figures

@@ -3,8 +3,10 @@
 from ffplug_latentface.models.autoencoder import FaceDataPreprocessor, LatentFaceAutoencoder
 from ffplug_latentface.models.backbone import LatentFaceEncoder
 from ffplug_latentface.models.denoiser import LatentDenoiser
-from ffplug_latentface.models.diffusion import LinearProbe, RepresentationDiffusion
+from ffplug_latentface.models.diffusion import RepresentationDiffusion
 from ffplug_latentface.models.factors import Factors, Renderer
+from ffplug_latentface.models.plain import PlainAutoencoder
+from ffplug_latentface.models.probe import LinearProbe
 
 __all__ = [
     "FaceDataPreprocessor",
@@ -13,6 +15,7 @@ __all__ = [
     "LatentFaceAutoencoder",
     "LatentFaceEncoder",
     "LinearProbe",
+    "PlainAutoencoder",
     "Renderer",
     "RepresentationDiffusion",
 ]

@@ -48,12 +48,36 @@ class FaceDataPreprocessor(BaseDataPreprocessor):
         return {**data, "inputs": inputs.float() / 127.5 - 1}
 
 
+def check_images(images: Tensor, side: int) -> Tensor:
+    """Pictures N×3×S×S as they are.
+
+    Raises:
+        DataError: they have another size.
+    """
+    if images.dim() != 4 or tuple(images.shape[1:]) != (3, side, side):
+        raise DataError(f"pictures {tuple(images.shape)}: this network takes N×3×{side}×{side}; resize face crops")
+    return images
+
+
+def example_batch(side: int, batch_size: int) -> dict[str, Any]:
+    """Portraits as a data loader would give them, always the same."""
+    from ffplug_face.portraits import draw_portraits, render_portraits
+
+    images = render_portraits(draw_portraits(0, 0, batch_size), side).images
+    samples = [FaceSample(metainfo=dict(sample_id=f"example/{k}", dataset="example")) for k in range(batch_size)]
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def _channel(deviations: Tensor | None, number: int) -> Tensor | None:
+    return None if deviations is None else deviations[:, number : number + 1]
+
+
 @MODELS.register_module()
 class LatentFaceAutoencoder(BaseModel):
     """Codes of depth and albedo, light and view of a face; a renderer makes the picture of them again.
 
     Args:
-        image_size: side of the pictures: 64, 128 ...
+        image_size: side of the pictures: 32, 64, 128 ...
         width: channels of the first layers.
         code: length of each of the two codes.
         camera: ``exact``, or ``legacy`` (see :class:`~ffplug_latentface.models.factors.Renderer`).
@@ -62,6 +86,8 @@ class LatentFaceAutoencoder(BaseModel):
         perceptual_weight: weight of that loss.
         mirrored_weight: weight of the losses of the mirrored twin.
         smoothness: weight of the depth's smoothness; 0 for faces, as published.
+        confidence: learn how far each pixel may be off, as published, so that what is not symmetric counts less. False
+            takes plain differences; faces on an even background would else count for next to nothing.
         depth_range: how far a view moves along z; 0 as published.
         pretrained: weights to start from, or None.
         data_preprocessor: config of what batches the pictures.
@@ -85,6 +111,7 @@ class LatentFaceAutoencoder(BaseModel):
         perceptual_weight: float = 1.0,
         mirrored_weight: float = 0.5,
         smoothness: float = 0.0,
+        confidence: bool = True,
         depth_range: float = 0.0,
         pretrained: str | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
@@ -95,10 +122,10 @@ class LatentFaceAutoencoder(BaseModel):
             raise ConfigError(f"width={width}: expected a multiple of 4, at least 8")
         self.image_size, self.code = image_size, code
         self.networks = FaceNetworks(image_size, width, code)
-        self.confidence = ConfidenceNet(width, code // 2, image_size)
+        self.confidence = ConfidenceNet(width, code // 2, image_size) if confidence else None
         self.renderer = Renderer(image_size, camera, reconstruct)
         self.perceptual = MODELS.build(dict(perceptual)) if perceptual is not None else None
-        if self.perceptual is None:
+        if confidence and self.perceptual is None:
             self.confidence.cells.requires_grad_(False)
         self.perceptual_weight, self.mirrored_weight = perceptual_weight, mirrored_weight
         self.smoothness, self.depth_range = smoothness, depth_range
@@ -109,20 +136,9 @@ class LatentFaceAutoencoder(BaseModel):
         """What checkpoints leave out: the perceptual loss's network."""
         return ("perceptual.",)
 
-    def check_images(self, images: Tensor) -> Tensor:
-        """Pictures N×3×S×S as they are.
-
-        Raises:
-            DataError: they have another size.
-        """
-        side = self.image_size
-        if images.dim() != 4 or tuple(images.shape[1:]) != (3, side, side):
-            raise DataError(f"pictures {tuple(images.shape)}: this network takes N×3×{side}×{side}; resize face crops")
-        return images
-
     def codes(self, images: Tensor) -> Tensor:
         """Codes N×2C of pictures N×3×S×S in -1..1: the albedo's, then the depth's; nothing below 0."""
-        images = self.check_images(images)
+        images = check_images(images, self.image_size)
         return torch.cat((self.networks.albedo.encode(images), self.networks.depth.encode(images)), 1)
 
     def shape_and_colour(self, codes: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,24 +184,26 @@ class LatentFaceAutoencoder(BaseModel):
         return data_samples
 
     def _loss(self, images: Tensor) -> dict[str, Tensor]:
-        factors = self.factors(self.check_images(images))
+        factors = self.factors(images)
         pictures, depth = self.render(factors.with_mirrored())
         seen = (depth < BACKGROUND).float()[:, None].detach()
         first, twin = seen.chunk(2)
         mask = first * twin
-        pixels, cells = (deviation.float() for deviation in self.confidence(images))
+        pixels = cells = None
+        if self.confidence is not None:
+            pixels, cells = (deviation.float() for deviation in self.confidence(images))
         weights = (("", 1.0, 0), ("_mirrored", self.mirrored_weight, 1))
         losses = {}
         found = pictures.chunk(2)
         for name, weight, half in weights:
-            term = photometric_loss(found[half], images, mask, pixels[:, half : half + 1])
+            term = photometric_loss(found[half], images, mask, _channel(pixels, half))
             losses[f"loss_photometric{name}"] = weight * term
         if self.perceptual is not None:
             with torch.no_grad():
                 wanted = self.perceptual.features(images)
             features = self.perceptual.features(pictures).chunk(2)
             for name, weight, half in weights:
-                term = self.perceptual(features[half], wanted, mask, cells[:, half : half + 1])
+                term = self.perceptual(features[half], wanted, mask, _channel(cells, half))
                 losses[f"loss_perceptual{name}"] = self.perceptual_weight * weight * term
         if self.smoothness:
             losses["loss_smoothness"] = self.smoothness * smoothness_loss(factors.depth)
@@ -193,8 +211,4 @@ class LatentFaceAutoencoder(BaseModel):
 
     def example_batch(self, batch_size: int = 2) -> dict[str, Any]:
         """A small batch as a data loader would give it, always the same: portraits."""
-        from ffplug_face.portraits import draw_portraits, render_portraits
-
-        images = render_portraits(draw_portraits(0, 0, batch_size), self.image_size).images
-        samples = [FaceSample(metainfo=dict(sample_id=f"example/{k}", dataset="example")) for k in range(batch_size)]
-        return dict(inputs=list(images), data_samples=samples)
+        return example_batch(self.image_size, batch_size)

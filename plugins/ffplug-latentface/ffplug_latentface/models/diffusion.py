@@ -14,7 +14,7 @@ from ffplug.errors import ConfigError, DataError
 from ffplug_latentface.models.denoiser import build_denoiser
 from ffplug_latentface.models.schedulers import build_scheduler, sample_codes, signal_to_noise
 from ffplug_latentface.registry import MODELS
-from ffplug_latentface.structures import FaceSample, VideoCodes
+from ffplug_latentface.structures import VideoCodes
 
 TARGETS = ("mean", "leave_one_out")
 WEIGHTS = ("snr", "min_snr", "uniform")
@@ -204,95 +204,3 @@ class RepresentationDiffusion(BaseModel):
         inputs = [render_portraits(draw_portraits(0, person, 3), size).images for person in range(batch_size)]
         samples = [VideoCodes(metainfo=dict(sample_id=f"example/{k}", dataset="example")) for k in range(batch_size)]
         return dict(inputs=inputs, data_samples=samples)
-
-
-@MODELS.register_module()
-class LinearProbe(BaseModel):
-    """A linear classifier over frozen embeddings: batch norm, then a linear layer without bias.
-
-    Args:
-        encoder: config of :class:`RepresentationDiffusion`, or of what else has ``embed(images, kind)``.
-        classes: how many.
-        embedding: which of :data:`EMBEDDINGS`.
-        finetune: train the encoder too.
-        data_preprocessor: config of what batches the pictures.
-        init_cfg: see MMEngine.
-
-    Raises:
-        ConfigError: there is no such embedding.
-
-    Example:
-        dict(
-            type="ffplug_latentface.LinearProbe",
-            encoder=dict(
-                type="ffplug_latentface.RepresentationDiffusion",
-                autoencoder=dict(type="ffplug_latentface.LatentFaceAutoencoder", width=8, code=16),
-                width=16,
-            ),
-            classes=7,
-        )
-    """
-
-    def __init__(
-        self,
-        encoder: Mapping[str, Any],
-        classes: int,
-        embedding: str = "expression",
-        finetune: bool = False,
-        data_preprocessor: Mapping[str, Any] | None = None,
-        init_cfg: Any = None,
-    ) -> None:
-        super().__init__(dict(data_preprocessor or dict(type="ffplug_latentface.FaceDataPreprocessor")), init_cfg)
-        if embedding not in EMBEDDINGS:
-            raise ConfigError(f"embedding={embedding!r}: expected one of {', '.join(EMBEDDINGS)}")
-        self.encoder = MODELS.build(dict(encoder))
-        self.embedding, self.finetune = embedding, finetune
-        autoencoder = self.encoder.autoencoder
-        if not finetune:
-            self.encoder.requires_grad_(False)
-        else:
-            autoencoder.networks.albedo.encoder.requires_grad_(True)
-            autoencoder.networks.depth.encoder.requires_grad_(True)
-        length = autoencoder.code * (2 if embedding == "codes" else 4)
-        self.norm = nn.BatchNorm1d(length)
-        self.head = nn.Linear(length, classes, bias=False)
-
-    def checkpoint_exclude_prefixes(self) -> tuple[str, ...]:
-        """What checkpoints leave out: the perceptual loss of the autoencoder."""
-        return ("encoder.autoencoder.perceptual.",)
-
-    def train(self, mode: bool = True) -> LinearProbe:
-        """Training mode, of the encoder only where it is trained."""
-        super().train(mode)
-        if not self.finetune:
-            self.encoder.eval()
-        return self
-
-    def forward(self, inputs: Tensor, data_samples: list[FaceSample] | None = None, mode: str = "tensor") -> Any:
-        """Run the networks.
-
-        Args:
-            inputs: N×3×S×S in -1..1.
-            data_samples: of the batch, with ``gt_label`` for ``mode="loss"``.
-            mode: ``tensor`` gives scores N×K, ``predict`` the samples with ``pred_scores``, ``loss`` the loss.
-
-        Raises:
-            ConfigError: there is no such mode.
-            DataError: a sample of a training has no label.
-        """
-        with torch.set_grad_enabled(self.finetune and torch.is_grad_enabled()):
-            embedded = self.encoder.embed(inputs, self.embedding)
-        scores = self.head(self.norm(embedded)).float()
-        if mode == "tensor":
-            return scores
-        if mode == "predict":
-            for sample, row in zip(data_samples, scores, strict=True):
-                sample.pred_scores = row
-            return data_samples
-        if mode != "loss":
-            raise ConfigError(f"mode={mode!r}: expected 'tensor', 'predict' or 'loss'")
-        missing = [sample.get("sample_id") for sample in data_samples or () if sample.get("gt_label") is None]
-        if not data_samples or missing:
-            raise DataError(f"no label (gt_label) to train on: {', '.join(map(str, missing[:4])) or 'no samples'}")
-        labels = torch.cat([sample.gt_label for sample in data_samples]).to(scores.device)
-        return {"loss_expression": nn.functional.cross_entropy(scores, labels)}

@@ -14,10 +14,15 @@ from ffplug.errors import ConfigError
 
 def _stages(size: int) -> int:
     """How many further halvings pictures of a size need beside the four of 64 pixels."""
-    extra = math.log2(size / 64) if size > 0 else -1
-    if extra < 0 or extra != int(extra):
-        raise ConfigError(f"image_size={size}: expected 64, 128, 256 ...")
-    return int(extra)
+    extra = math.log2(size / 64) if size > 0 else -2
+    if extra < -1 or extra != int(extra):
+        raise ConfigError(f"image_size={size}: expected 32, 64, 128, 256 ...")
+    return max(0, int(extra))
+
+
+def _last(size: int) -> int:
+    """Side of the last map before the code: 4, and 2 for pictures of 32 pixels."""
+    return min(4, size // 16)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -44,7 +49,7 @@ def _encoder(width: int, code: int, size: int) -> list[nn.Module]:
     layers += [_down(4 * width, 8 * width), nn.LeakyReLU(0.2)]
     for _ in range(_stages(size)):
         layers += [_down(8 * width, 8 * width), nn.LeakyReLU(0.2)]
-    return [*layers, nn.Conv2d(8 * width, code, 4, bias=False)]
+    return [*layers, nn.Conv2d(8 * width, code, _last(size), bias=False)]
 
 
 class CodeNet(nn.Module):
@@ -54,7 +59,7 @@ class CodeNet(nn.Module):
         channels: of the map.
         width: channels of the first layer, a multiple of 4.
         code: length of the code.
-        size: side of the pictures: 64, 128, ... Beyond 128 the public code shares the further stages' weights; here
+        size: side of the pictures: 32, 64, 128, ... Beyond 128 the public code shares the further stages' weights; here
             they have their own.
     """
 
@@ -62,7 +67,7 @@ class CodeNet(nn.Module):
         super().__init__()
         w = width
         self.encoder = nn.Sequential(*_encoder(w, code, size), nn.ReLU())
-        layers = [nn.ConvTranspose2d(code, 8 * w, 4, bias=False), nn.ReLU(), _same(8 * w, 8 * w), nn.ReLU()]
+        layers = [nn.ConvTranspose2d(code, 8 * w, _last(size), bias=False), nn.ReLU(), _same(8 * w, 8 * w), nn.ReLU()]
         layers += self._stage(8 * w, 4 * w)
         for _ in range(_stages(size)):
             layers += self._stage(4 * w, 4 * w)
@@ -101,7 +106,7 @@ class FactorNet(nn.Module):
             layers += [_down(inside, outside), nn.ReLU()]
         for _ in range(_stages(size)):
             layers += [_down(8 * width, 8 * width), nn.ReLU()]
-        layers += [nn.Conv2d(8 * width, 8 * width, 4, bias=False), nn.ReLU()]
+        layers += [nn.Conv2d(8 * width, 8 * width, _last(size), bias=False), nn.ReLU()]
         self.network = nn.Sequential(*layers, nn.Conv2d(8 * width, numbers, 1, bias=False), nn.Tanh())
 
     def forward(self, image: Tensor) -> Tensor:
@@ -121,7 +126,8 @@ class ConfidenceNet(nn.Module):
     def __init__(self, width: int = 64, code: int = 128, size: int = 64) -> None:
         super().__init__()
         w = width
-        layers = [*_encoder(w, code, size), nn.ReLU(), nn.ConvTranspose2d(code, 8 * w, 4, bias=False), nn.ReLU()]
+        layers = [*_encoder(w, code, size), nn.ReLU()]
+        layers += [nn.ConvTranspose2d(code, 8 * w, _last(size), bias=False), nn.ReLU()]
         layers += [_up(8 * w, 4 * w), _norm(4 * w), nn.ReLU()]
         for _ in range(_stages(size)):
             layers += [_up(4 * w, 4 * w), _norm(4 * w), nn.ReLU()]
