@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ffplug_face.affect import LOGIT, THRESHOLDS
 
 from ffplug.datasets.base import choose
 from ffplug.errors import DataError
 from ffplug.files import atomic_path
 from ffplug_fpnmaa.datasets.affwild2 import FOLDERS
 from ffplug_fpnmaa.datasets.annotations import HEADERS, UNKNOWN
-from ffplug_fpnmaa.evaluation.scores import LOGIT, THRESHOLDS
 from ffplug_fpnmaa.labels import LIMIT
 
 LEADING = ("first", "unknown")

@@ -171,12 +171,12 @@ def thresholds(
 
     import numpy as np
     import torch
+    from ffplug_face.affect import best_thresholds, unit_scores
 
     from ffplug.apis.checkpoints import save_weights
     from ffplug.apis.models import build_model
     from ffplug.errors import ConfigError, DataError
     from ffplug_fpnmaa.distillation import teacher_labels
-    from ffplug_fpnmaa.evaluation.scores import best_thresholds, unit_scores
 
     if not out.endswith(".safetensors"):
         raise ConfigError(f"--out {out}: expected a name that ends in .safetensors")

@@ -10,18 +10,22 @@ from ffplug_latentface.evaluation import ExpressionMetric, ReconstructionMetric,
 from ffplug_latentface.evaluation.disentanglement import (
     dci,
     mutual_information_gap,
+    probe_accuracy,
     probe_r2,
     separated_attribute_predictability,
 )
-from ffplug_latentface.evaluation.expressions import macro_f1
 from ffplug_latentface.evaluation.reconstruction import depth_errors
-from ffplug_latentface.evaluation.verification import area_under_curve, verification_accuracy
+from ffplug_latentface.evaluation.verification import (
+    area_under_curve,
+    equal_error_rate,
+    roc_curve,
+    verification_accuracy,
+)
 
 from ffplug.errors import DataError
 
 
 def test_f1_and_accuracy() -> None:
-    assert macro_f1(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 1, 1, 1]), 4) == pytest.approx((2 / 3 + 4 / 5) / 2)
     metric = ExpressionMetric()
     samples = [
         dict(pred_expr_probability=torch.eye(2)[k], gt_expr=torch.tensor(t), sample_id=n)
@@ -38,9 +42,8 @@ def test_reconstruction() -> None:
         {"inputs": [torch.full((3, 4, 4), 51, dtype=torch.uint8)]}, [dict(pred_image=torch.full((3, 4, 4), 0.3))]
     )
     figures = metric.compute_metrics(metric.results)
-    assert figures["reconstruction/l1"] == pytest.approx(0.1, abs=1e-6) and figures[
-        "reconstruction/psnr"
-    ] == pytest.approx(20, abs=1e-4)
+    assert figures["reconstruction/l1"] == pytest.approx(0.1, abs=1e-6)
+    assert figures["reconstruction/psnr"] == pytest.approx(20, abs=1e-4)
 
 
 def test_verification() -> None:
@@ -52,6 +55,13 @@ def test_verification() -> None:
         verification_accuracy(similarity[:7], same[:7])
     assert area_under_curve(similarity, same) == 1
     assert area_under_curve(torch.ones(4), torch.tensor([True, False, True, False])) == 0.5
+    assert equal_error_rate(similarity, same) == 0 and equal_error_rate(-similarity, same) == 1
+    mixed_up = torch.tensor([0.9, 0.8, 0.3, 0.7, 0.2, 0.1]), torch.tensor([True, True, True, False, False, False])
+    assert equal_error_rate(*mixed_up) == pytest.approx(1 / 3)
+    false, true = roc_curve(*mixed_up)
+    assert float(torch.trapezoid(true, false)) == pytest.approx(area_under_curve(*mixed_up))
+    with pytest.raises(DataError, match="0 of 4"):
+        roc_curve(torch.ones(4), torch.zeros(4, dtype=torch.bool))
     metric = VerificationMetric()
     for person in range(3):
         codes = torch.eye(3)[person].expand(4, 3)
@@ -73,6 +83,9 @@ def test_disentangling() -> None:
     assert (
         separated_attribute_predictability(factors, factors) > 0.9 > separated_attribute_predictability(mixed, factors)
     )
+    labels = (factors[:, 0] > 0.5).long()
+    assert probe_accuracy(mixed[:200], labels[:200], mixed[200:], labels[200:], 1e-4) > 0.95
+    assert probe_accuracy(noise[:200], labels[:200], noise[200:], labels[200:]) < 0.65
     with pytest.raises(DataError, match="does not vary"):
         probe_r2(mixed, factors, mixed, torch.ones(400, 3))
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+from ffplug_face.affect import LOGIT, THRESHOLDS
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
@@ -15,7 +16,6 @@ from ffplug.datasets.seeding import derive_seed
 from ffplug.errors import ConfigError, DataError, did_you_mean
 from ffplug.structures import shown_name
 from ffplug_fpnmaa.datasets.teachers import read_teachers
-from ffplug_fpnmaa.evaluation.scores import LOGIT, THRESHOLDS
 from ffplug_fpnmaa.labels import LIMIT, TASKS, check_tasks, class_names
 
 SUBSETS = ("all", "train", "held_out")

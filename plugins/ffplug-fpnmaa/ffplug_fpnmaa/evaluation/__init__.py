@@ -1,7 +1,6 @@
 """The figures of the ABAW2 competition, over a whole set."""
 
-from ffplug_fpnmaa.evaluation.affect_metric import AffectMetric
-from ffplug_fpnmaa.evaluation.scores import (
+from ffplug_face.affect import (
     ExpressionScores,
     UnitScores,
     best_thresholds,
@@ -9,6 +8,8 @@ from ffplug_fpnmaa.evaluation.scores import (
     expression_scores,
     unit_scores,
 )
+
+from ffplug_fpnmaa.evaluation.affect_metric import AffectMetric
 
 __all__ = [
     "AffectMetric",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ffplug_face.affect import CLASSES, LOGIT, MODEL, THRESHOLDS, ccc, expression_scores, unit_scores
 from mmengine.logging import print_log
 
 from ffplug.errors import ConfigError, DataError
@@ -17,7 +18,6 @@ from ffplug.evaluation import GatheredMetric
 from ffplug.evaluation.flow_metrics import metric_prefix
 from ffplug.files import atomic_path
 from ffplug.structures import shown_name
-from ffplug_fpnmaa.evaluation.scores import CLASSES, LOGIT, MODEL, THRESHOLDS, ccc, expression_scores, unit_scores
 from ffplug_fpnmaa.labels import ACTION_UNITS, TASKS, check_tasks, class_names
 from ffplug_fpnmaa.registry import METRICS
 
