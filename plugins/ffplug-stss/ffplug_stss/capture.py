@@ -7,11 +7,12 @@ numbers become shaded ones, those between extrapolated ones.
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from ffplug.datasets.base import choose
 from ffplug.errors import ConfigError, DataError
+from ffplug.files import atomic_path
 from ffplug.ops import backward_warp
 from ffplug_stss.channels import HISTORY, SCALE
 from ffplug_stss.rendering import encode_srgb
@@ -55,7 +57,9 @@ BUFFERS = {
 SKY = -1.0
 """A normal of which all three are this marks the sky."""
 
-_LEAST_FRAME = 2 * HISTORY - 1
+LEAST_FRAME = 2 * HISTORY - 1
+"""Frames that must come before one that is produced."""
+
 _BETTER = 0.6
 
 
@@ -68,7 +72,7 @@ def read_exr(path: str | os.PathLike, channels: str) -> np.ndarray:
     """
     exr, path = _openexr(), Path(path)
     if not path.is_file():
-        raise DataError(f"{path}: no such file; every frame needs all of {', '.join(BUFFERS)}")
+        raise DataError(f"{path}: no such file; every frame needs all of its buffers")
     try:
         parts = exr.File(str(path), separate_channels=True).parts
         found = [{name.rpartition(".")[2]: channel.pixels for name, channel in part.channels.items()} for part in parts]
@@ -85,6 +89,23 @@ def read_exr(path: str | os.PathLike, channels: str) -> np.ndarray:
         raise DataError(f"{path}: not a whole EXR file (it has no parts); write it again")
     listed = "; ".join(f"part {place}: {', '.join(sorted(part))}" for place, part in enumerate(found))
     raise DataError(f"{path}: no part has the channels {', '.join(channels)} ({listed})")
+
+
+def write_exr(path: str | os.PathLike, channels: Mapping[str, np.ndarray]) -> None:
+    """Write channels H×W, float16 or float32, as an EXR file; its folder is made, and the file appears when whole.
+
+    Raises:
+        ConfigError: the package OpenEXR is missing.
+        OSError: it can't be written; OpenEXR does not tell why.
+    """
+    exr = _openexr()
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    with atomic_path(path, sync=False) as temporary:
+        try:
+            with exr.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}) as file:
+                file.write(str(temporary))
+        except (RuntimeError, ValueError) as error:  # OpenEXR's own, without an error number
+            raise OSError(errno.EIO, f"OpenEXR can't write it: {error}", str(path)) from None
 
 
 def _openexr() -> ModuleType:
@@ -144,9 +165,9 @@ class Capture:
             DataError: there are none.
         """
         there = set(self.numbers)
-        found = [n for n in self.numbers if all(m in there for m in range(n - _LEAST_FRAME, n))]
+        found = [n for n in self.numbers if all(m in there for m in range(n - LEAST_FRAME, n))]
         if not found:
-            raise DataError(f"{self.low}: no frame has {_LEAST_FRAME} successive frames before it")
+            raise DataError(f"{self.low}: no frame has {LEAST_FRAME} successive frames before it")
         return found
 
     def _path(self, folder: Path, buffer: str, number: int) -> Path:
@@ -179,6 +200,10 @@ class Capture:
         found["motion"] = from_engine(vectors)
         found["image"] = encode_srgb((self.exposure * found[COLOUR]).clamp(0, 1))
         found["depth"] = (found["SceneDepth"] / self.far).clamp(0, 1)
+        sky = (found["WorldNormal"] == SKY).all(dim=1, keepdim=True)
+        found["normal"] = torch.where(sky, 0.0, found["WorldNormal"])
+        for key, name in (("base_color", "BaseColor"), ("metallic", "Metallic"), ("roughness", "Roughness")):
+            found[key] = found[name]
         return found
 
     def check_vectors(self, number: int) -> None:
@@ -187,24 +212,11 @@ class Capture:
         Raises:
             DataError: with x and y swapped, or a sign changed, the frames agree far better.
         """
-        now, then = self.buffers(number), self.buffers(number - 1)
-        kept = now["motion"]
-        turns = {
-            "x negated": kept * kept.new_tensor([-1.0, 1.0])[:, None, None],
-            "y negated": kept * kept.new_tensor([1.0, -1.0])[:, None, None],
-            "both negated": -kept,
-            "x and y swapped": kept.flip(1),
-        }
-
-        def error(motion: Tensor) -> float:
-            return float((backward_warp(then["image"], motion, "border") - now["image"]).abs().mean())
-
-        own = error(kept)
-        name, best = min(((name, error(motion)) for name, motion in turns.items()), key=lambda pair: pair[1])
-        if best < _BETTER * own:
+        turn = better_turn(self.buffers(number), self.buffers(number - 1))
+        if turn is not None:
             raise DataError(
-                f"{self._path(self.low, 'MotionVector', number)}: with {name} the vectors fit the frames better "
-                f"(mean error {best:.4f} to {own:.4f}); expected pixels, x right and y up, from the frame before"
+                f"{self._path(self.low, 'MotionVector', number)}: with {turn}; expected pixels, x right and y up, from "
+                "the frame before"
             )
 
     def hole(self, number: int, earlier: int, motion: Tensor) -> Tensor:
@@ -228,27 +240,7 @@ class Capture:
 
     def record(self, number: int) -> np.ndarray:
         """The inputs of a frame, H×W×33 float16; see :mod:`ffplug_stss.datasets.records`."""
-        now = self.buffers(number)
-        newest = number - number % 2
-        warped, plain = [], []
-        for earlier in range(newest, newest - 2 * HISTORY, -2):
-            image = self.buffers(earlier)["image"]
-            if earlier == number:
-                warped.append(image)
-                plain.append(image)
-                continue
-            motion = compose([self.buffers(n)["motion"] for n in range(number, earlier, -1)], self.rule)
-            plain.append(warp(image, motion))
-            warped.append(torch.where(self.hole(number, earlier, motion), OUTSIDE, plain[-1]))
-        color = plain[0]
-        if newest != number:
-            missing = (warped[0] == OUTSIDE).all(dim=1, keepdim=True)
-            fetch = occlusion_motion(now["motion"], now["depth"])
-            color = fill_holes(color, self.buffers(newest)["image"], missing, fetch)
-        sky = (now["WorldNormal"] == SKY).all(dim=1, keepdim=True)
-        parts = {key: now[name] for key, name in (("base_color", "BaseColor"), ("metallic", "Metallic"))}
-        parts["normal"] = torch.where(sky, 0.0, now["WorldNormal"])
-        return encode(warped, color, plain, now["motion"], **parts, roughness=now["Roughness"], depth=now["depth"])
+        return make_record(number, self.buffers, self.hole, self.rule)
 
     def target(self, number: int) -> np.ndarray:
         """The true frame, 2H×2W×3 float16, BGR."""
@@ -260,6 +252,70 @@ class Capture:
                 f"{path}: {linear.shape[2]}×{linear.shape[3]} pixels, expected {size[0]}×{size[1]}, twice the buffers'"
             )
         return to_array(encode_srgb((self.exposure * linear).clamp(0, 1)).flip(1))
+
+
+def better_turn(now: Mapping[str, Tensor], then: Mapping[str, Tensor]) -> str | None:
+    """Tell how the vectors of a frame fit better to the one before: with x and y swapped, or a sign changed.
+
+    Args:
+        now: ``image`` and ``motion`` of the frame, 1×C×H×W each.
+        then: ``image`` of the one before.
+
+    Returns:
+        A part of a sentence, or None where they fit well enough as they are.
+    """
+    kept = now["motion"]
+    turns = {
+        "x negated": kept * kept.new_tensor([-1.0, 1.0])[:, None, None],
+        "y negated": kept * kept.new_tensor([1.0, -1.0])[:, None, None],
+        "both negated": -kept,
+        "x and y swapped": kept.flip(1),
+    }
+
+    def error(motion: Tensor) -> float:
+        return float((backward_warp(then["image"], motion, "border") - now["image"]).abs().mean())
+
+    own = error(kept)
+    name, best = min(((name, error(motion)) for name, motion in turns.items()), key=lambda pair: pair[1])
+    if best >= _BETTER * own:
+        return None
+    return f"{name} the vectors fit the frames better (mean error {best:.4f} to {own:.4f})"
+
+
+def make_record(
+    number: int,
+    buffers: Callable[[int], Mapping[str, Tensor]],
+    hole: Callable[[int, int, Tensor], Tensor],
+    rule: str,
+) -> np.ndarray:
+    """The inputs of a frame from the buffers of it and those before, H×W×33 float16.
+
+    Args:
+        number: of the frame; even ones are shaded.
+        buffers: of a frame: ``image``, ``motion``, ``depth``, ``normal``, ``base_color``, ``metallic``, ``roughness``,
+            1×C×H×W each.
+        hole: of a frame, an earlier one and the motion to it: where that has nothing to give, 1×1×H×W bool.
+        rule: how motions are joined, see :func:`ffplug_stss.warping.compose`.
+    """
+    now = buffers(number)
+    newest = number - number % 2
+    warped, plain = [], []
+    for earlier in range(newest, newest - 2 * HISTORY, -2):
+        image = buffers(earlier)["image"]
+        if earlier == number:
+            warped.append(image)
+            plain.append(image)
+            continue
+        motion = compose([buffers(n)["motion"] for n in range(number, earlier, -1)], rule)
+        plain.append(warp(image, motion))
+        warped.append(torch.where(hole(number, earlier, motion), OUTSIDE, plain[-1]))
+    color = plain[0]
+    if newest != number:
+        missing = (warped[0] == OUTSIDE).all(dim=1, keepdim=True)
+        fetch = occlusion_motion(now["motion"], now["depth"])
+        color = fill_holes(color, buffers(newest)["image"], missing, fetch)
+    parts = {key: now[key] for key in ("base_color", "metallic", "roughness", "depth", "normal")}
+    return encode(warped, color, plain, now["motion"], **parts)
 
 
 def import_capture(

@@ -12,7 +12,9 @@ from ffplug.errors import ConfigError
 from ffplug_stss.channels import SCALE
 from ffplug_stss.scenes import SKY, Camera, Scene
 
-_FIELD_OF_VIEW = math.radians(65)
+FIELD_OF_VIEW = math.radians(65)
+"""From left to right."""
+
 _RAYS = {"cpu": 1 << 14, "cuda": 1 << 20}
 """Rays that are followed at once: as many as the cache, or a GPU, holds with all objects."""
 _NEAR = 1e-3
@@ -173,9 +175,14 @@ class Renderer:
 
 
 def _focal(width: int) -> float:
-    return width / (2 * math.tan(_FIELD_OF_VIEW / 2))
+    return width / (2 * math.tan(FIELD_OF_VIEW / 2))
 
 
 def encode_srgb(linear: Tensor) -> Tensor:
     """Encode linear light 0..1 as sRGB 0..1 (IEC 61966-2-1)."""
     return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp(min=1e-4) ** (1 / 2.4) - 0.055)
+
+
+def decode_srgb(encoded: Tensor) -> Tensor:
+    """Turn sRGB 0..1 into linear light 0..1, as :func:`encode_srgb` encodes it."""
+    return torch.where(encoded <= 0.04045, encoded / 12.92, ((encoded.clamp(min=0) + 0.055) / 1.055) ** 2.4)

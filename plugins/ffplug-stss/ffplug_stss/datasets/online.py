@@ -1,11 +1,13 @@
-"""Frames of procedural scenes, rendered when they are asked for."""
+"""Frames whose inputs are made when they are asked for, and those of procedural scenes."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Sequence as List
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from ffplug.datasets.base import Problem, ScannedDataset
 from ffplug.errors import ConfigError
@@ -16,8 +18,52 @@ from ffplug_stss.scenes import SceneOptions, draw_scene
 from ffplug_stss.sequences import Sequence
 
 
+class Source(Protocol):
+    """A sequence that makes its frames' records and true frames; see :mod:`ffplug_stss.datasets.records`."""
+
+    def record(self, frame: int) -> np.ndarray:
+        """The inputs of a frame."""
+
+    def target(self, frame: int) -> np.ndarray:
+        """The true frame."""
+
+
+class MadeDataset(ScannedDataset):
+    """Frames whose records are on no disk; subclasses open a sequence, and name it in their entries' ``source``.
+
+    Args:
+        data_root: see :class:`ffplug.datasets.ScannedDataset`.
+        pipeline: transforms; None packs whole frames. ``LoadRecord`` is left out: there is nothing to load.
+        **kwargs: see :class:`ffplug.datasets.ScannedDataset`.
+    """
+
+    noun = "frames"
+    default_pipeline = (dict(type="ffplug_stss.PackSupersample"),)
+
+    def __init__(self, data_root: str, pipeline: List[dict | Callable] | None = None, **kwargs: Any) -> None:
+        self.sequence = functools.lru_cache(maxsize=4)(self.open)
+        steps = None if pipeline is None else [step for step in pipeline if not _loads(step)]
+        super().__init__(data_root, steps, **kwargs)
+
+    def open(self, source: Any) -> Source:
+        """The sequence of this name; the last four are kept."""
+        raise NotImplementedError
+
+    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Make a frame's ``record`` and ``target``."""
+        sequence = self.sequence(info.pop("source"))
+        return {**info, "record": sequence.record(info["frame"]), "target": sequence.target(info["frame"])}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "sequence"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.sequence = functools.lru_cache(maxsize=4)(self.open)
+
+
 @DATASETS.register_module()
-class RenderedDataset(ScannedDataset):
+class RenderedDataset(MadeDataset):
     """Frames of procedural scenes with exact vectors and holes; nothing is on disk.
 
     Sample i is a frame of a scene, both of which follow from the arguments and i only, so two sets of one seed agree
@@ -42,8 +88,6 @@ class RenderedDataset(ScannedDataset):
     """
 
     title = "rendered scenes"
-    noun = "frames"
-    default_pipeline = (dict(type="ffplug_stss.PackSupersample"),)
 
     def __init__(
         self,
@@ -61,9 +105,7 @@ class RenderedDataset(ScannedDataset):
             raise ConfigError(f"scenes={scenes}, frames={frames}, seed={seed}: expected at least 1, 1 and 0")
         self.count, self.frames, self.size, self.seed, self.device = scenes, frames, tuple(size), seed, device
         self.options = SceneOptions.preset(difficulty, **(options or {}))
-        self.sequence = functools.lru_cache(maxsize=4)(self._sequence)
-        steps = None if pipeline is None else [step for step in pipeline if not _loads(step)]
-        super().__init__("procedural", steps, **kwargs)
+        super().__init__("procedural", pipeline, **kwargs)
         self._metainfo.update(procedural=True)
 
     def scan(self, problems: list[Problem]) -> Iterable[dict[str, Any]]:
@@ -76,26 +118,15 @@ class RenderedDataset(ScannedDataset):
                     frame=frame,
                     sample_id=f"{self.seed}/{scene:04d}/{frame:04d}",
                     kind=Sequence.kind(frame),
-                    scene=scene,
+                    source=scene,
                 )
 
     def load_data_list(self) -> list[dict[str, Any]]:  # noqa: D102 (see the base class)
         return list(self.scan([]))
 
-    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Render a frame's ``record`` and ``target``."""
-        sequence = self.sequence(info.pop("scene"))
-        return {**info, "record": sequence.record(info["frame"]), "target": sequence.target(info["frame"])}
-
-    def _sequence(self, scene: int) -> Sequence:
-        return Sequence(Renderer(draw_scene(self.seed, scene, self.options, self.device), self.size))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "sequence"}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.sequence = functools.lru_cache(maxsize=4)(self._sequence)
+    def open(self, source: int) -> Sequence:
+        """The scene of this number."""
+        return Sequence(Renderer(draw_scene(self.seed, source, self.options, self.device), self.size))
 
 
 def _loads(step: dict | Callable) -> bool:
