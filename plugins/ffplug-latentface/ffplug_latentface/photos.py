@@ -16,6 +16,9 @@ from ffplug.apis.run_folder import resolve_run
 from ffplug.datasets.formats import read_image
 from ffplug.errors import CheckpointError, ConfigError
 
+LARGEST = 1600
+"""Longer side, in pixels, that a detector is given at most."""
+
 
 def crop_face(image: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
     """Cut a square out round a face; beyond the picture its border is repeated.
@@ -31,9 +34,9 @@ def crop_face(image: np.ndarray, box: tuple[float, float, float, float]) -> np.n
     left, top, width, height = box
     half = max(1, int((width + height) / 4 * 1.1))
     x, y = round(left + width / 2), round(top + height / 2 + 0.15 * half)
-    padded = cv2.copyMakeBorder(image, 2 * half, 2 * half, 2 * half, 2 * half, cv2.BORDER_REPLICATE)
-    x, y = (min(max(place, -half), side + half) + half for place, side in ((x, image.shape[1]), (y, image.shape[0])))
-    return padded[y : y + 2 * half, x : x + 2 * half]
+    columns = np.arange(x - half, x + half).clip(0, image.shape[1] - 1)
+    rows = np.arange(y - half, y + half).clip(0, image.shape[0] - 1)
+    return image[rows[:, None], columns]
 
 
 def read_photo(path: str | os.PathLike, size: int, detector: FaceDetector | None = None) -> Tensor:
@@ -49,12 +52,23 @@ def read_photo(path: str | os.PathLike, size: int, detector: FaceDetector | None
     """
     image = read_image(path)
     if detector is not None:
-        image = crop_face(image, detector.one(image, str(path)).box)
+        image = crop_face(image, _find(image, detector, str(path)))
     side = min(image.shape[:2])
     top, left = ((length - side) // 2 for length in image.shape[:2])
     image = image[top : top + side, left : left + side]
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
     return torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def _find(image: np.ndarray, detector: FaceDetector, name: str) -> tuple[float, float, float, float]:
+    """The box of the largest face; a huge picture is looked through at a smaller size."""
+    height, width = image.shape[:2]
+    scale = max(1.0, max(height, width) / LARGEST)
+    if scale > 1:
+        size = max(1, round(width / scale)), max(1, round(height / scale))
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    left, top, wide, tall = detector.one(image, name).box
+    return left * scale, top * scale, wide * scale, tall * scale
 
 
 def load_model(model: str | None, checkpoint: str | None, random_weights: bool) -> nn.Module:

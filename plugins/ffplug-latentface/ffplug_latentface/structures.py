@@ -18,6 +18,7 @@ class FaceSample(BaseDataElement):
     Attributes:
         gt_expr: int64, the expression's class.
         pred_image: 3×S×S float32, the reconstruction in 0..1.
+        pred_mask: S×S bool, where the reconstruction shows something.
         pred_depth: S×S float32, canonical depth.
         pred_albedo: 3×S×S float32 in 0..1, canonical.
         pred_identity: 2C float32, the identity's share of the albedo's and the depth's code.
@@ -32,6 +33,7 @@ class FaceSample(BaseDataElement):
         "inputs": Field("3 S S", torch.uint8),
         "gt_expr": Field("", torch.int64, low=0),
         "pred_image": Field("3 S S", torch.float32, 0, 1),
+        "pred_mask": Field("S S", torch.bool),
         "pred_depth": Field("S S", torch.float32, 0.8, 1.2),
         "pred_albedo": Field("3 S S", torch.float32, 0, 1),
         "pred_identity": Field("D", torch.float32),

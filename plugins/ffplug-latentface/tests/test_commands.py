@@ -10,14 +10,18 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from ffplug_face.crops import Face, FaceDetector, NoFaceError
 from ffplug_face.portraits import draw_portraits, render_portraits
 from ffplug_latentface.edit import command as face_swap
 from ffplug_latentface.editing import mixed
 from ffplug_latentface.embed import command as embed
 from ffplug_latentface.photos import crop_face, load_model, read_photo
+from ffplug_latentface.verify import command as face_verify
 
 from ffplug.datasets.formats import read_image, write_image
-from ffplug.errors import CheckpointError, DataError
+from ffplug.datasets.procedural import Recipe
+from ffplug.datasets.procedural.writers import write_procedural
+from ffplug.errors import CheckpointError, ConfigError, DataError
 
 OPTIONS = (
     "train_cfg.max_iters=2",
@@ -98,3 +102,69 @@ def test_crops_reach_over_the_border() -> None:
     crop = crop_face(image, (20, 0, 20, 20))
     assert crop.shape == (22, 22, 3)
     assert crop[:, -5].min() == 200 and crop[:, 0].max() == 0
+    assert crop_face(image, (-500, -500, 20, 20)).max() == 0
+
+
+class Brightest(FaceDetector):
+    """Takes a bright patch for a face."""
+
+    def __call__(self, image: np.ndarray) -> list[Face]:
+        self.side = max(image.shape[:2])
+        rows, columns = (image[..., 0] > 100).nonzero()
+        if not len(rows):
+            return []
+        left, top = columns.min(), rows.min()
+        box = (left, top, columns.max() + 1 - left, rows.max() + 1 - top)
+        return [Face(tuple(map(float, box)), np.zeros((5, 2)), 1.0)]
+
+
+def test_photos_of_any_kind(tmp_path: Path) -> None:
+    detector = Brightest()
+    dark = np.zeros((60, 90, 3), np.uint8)
+    write_image(tmp_path / "dark.png", dark)
+    with pytest.raises(NoFaceError, match=r"dark\.png: no face"):
+        read_photo(tmp_path / "dark.png", 64, detector)
+    huge = np.zeros((4000, 9000), np.uint8)  # and grey
+    huge[1000:1200, 5000:5200] = 255
+    write_image(tmp_path / "huge.png", huge)
+    face = read_photo(tmp_path / "huge.png", 64, detector)
+    assert detector.side <= 1600 and face.shape == (3, 64, 64)
+    assert float((face > 0).float().mean()) > 0.6  # the patch fills the crop, but for its margin
+    write_image(tmp_path / "line.png", np.full((2, 3000, 3), 7, np.uint8))
+    assert read_photo(tmp_path / "line.png", 64).shape == (3, 64, 64)
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(DataError, match=r"text\.png"):
+        read_photo(tmp_path / "text.png", 64)
+
+
+def test_face_verify(run: str, tmp_path: Path) -> None:
+    root = tmp_path / "lfw"
+    write_procedural(Recipe("lfw", scenes=4, frames=5, size=(32, 32), textures="analytic"), root)
+    roc = tmp_path / "roc.csv"
+    options = ["--roc", str(roc), "--model", run]
+    done = CliRunner().invoke(face_verify, [str(root), *options], catch_exceptions=False)
+    assert done.exit_code == 0 and "20 pairs in 10 folds" in done.output, done.output
+    lines = roc.read_text().splitlines()
+    assert lines[1] == "0.000000,0.000000" and lines[-1] == "1.000000,1.000000"
+    area = float(done.output.split("ROC curve ")[1].split(",")[0])
+    points = np.array([[float(value) for value in line.split(",")] for line in lines[1:]])
+    assert area == pytest.approx(float((np.diff(points[:, 0]) * (points[1:, 1] + points[:-1, 1]) / 2).sum()), abs=1e-4)
+    done = CliRunner().invoke(face_verify, [str(root), "--roc", str(tmp_path / "roc.png"), *options[2:]])
+    assert done.exit_code == 0 and read_image(tmp_path / "roc.png").shape[0] > 100
+
+    def refused(match: str, *arguments: str, kind: type[Exception] = DataError) -> None:
+        with pytest.raises(kind, match=match):
+            CliRunner().invoke(face_verify, [str(root), *options, *arguments], catch_exceptions=False)
+
+    refused("set --folds", "--folds", "3")
+    refused(r"\.csv", "--roc", "roc.txt", kind=ConfigError)
+    refused("pairs2", "--pairs", str(tmp_path / "pairs2.txt"))
+    (root / "lfw_crop" / "Person_0001" / "Person_0001_0002.png").unlink()
+    (tmp_path / "two.txt").write_text("2\t1\nPerson_0001\t1\t2\nPerson_0001\t1\tPerson_0002\t1\n")
+    refused(
+        "1 of 3 pictures of the list are missing: Person_0001/Person_0001_0002",
+        "--pairs",
+        str(tmp_path / "two.txt"),
+        "--folds",
+        "2",
+    )

@@ -23,6 +23,7 @@ from ffplug_latentface.evaluation.verification import (
 )
 
 from ffplug.errors import DataError
+from ffplug.evaluation import ssim
 
 
 def test_f1_and_accuracy() -> None:
@@ -37,13 +38,19 @@ def test_f1_and_accuracy() -> None:
 
 
 def test_reconstruction() -> None:
+    image = torch.full((3, 16, 16), 51, dtype=torch.uint8)
+    sample = dict(pred_image=torch.full((3, 16, 16), 0.3), sample_id="a")
     metric = ReconstructionMetric()
-    metric.process(
-        {"inputs": [torch.full((3, 4, 4), 51, dtype=torch.uint8)]}, [dict(pred_image=torch.full((3, 4, 4), 0.3))]
-    )
-    figures = metric.compute_metrics(metric.results)
+    for _ in range(2):  # a sampler may repeat a sample
+        metric.process({"inputs": [image]}, [sample])
+    figures = metric.evaluate(2)
     assert figures["reconstruction/l1"] == pytest.approx(0.1, abs=1e-6)
     assert figures["reconstruction/psnr"] == pytest.approx(20, abs=1e-4)
+    assert figures["reconstruction/ssim"] == pytest.approx(ssim(255 * sample["pred_image"], image.double()))
+    mask = torch.zeros(16, 16, dtype=torch.bool)
+    mask[:8] = True
+    metric.process({"inputs": [image]}, [dict(sample, pred_mask=mask)])
+    assert metric.evaluate(1)["reconstruction/l1"] == pytest.approx(0.05, abs=1e-6)
 
 
 def test_verification() -> None:

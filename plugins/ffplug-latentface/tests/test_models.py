@@ -14,11 +14,14 @@ from ffplug_latentface.models.denoiser import build_denoiser, current_unet_keys,
 from ffplug_latentface.models.factors import BORDER, Factors, Renderer, depth_of
 from ffplug_latentface.models.pipeline import LatentFacePipeline, load_pipeline
 from ffplug_latentface.models.schedulers import build_scheduler, sample_codes
+from ffplug_latentface.structures import FaceSample
 
 from ffplug.apis.models import build_model
 from ffplug.cli.convert import command as convert
+from ffplug.datasets.procedural import Recipe
+from ffplug.datasets.procedural.writers import write_procedural
 from ffplug.errors import CheckpointError, ConfigError, DataError
-from ffplug.registry import MODELS
+from ffplug.registry import DATASETS, METRICS, MODELS
 
 
 def widened(key: str, shape: list[int], factor: int) -> list[int]:
@@ -148,6 +151,87 @@ def test_the_backbone_gives_the_codes_and_maps(model: torch.nn.Module, images: t
         MODELS.build({**config, "width": 16, "checkpoint": str(tmp_path / "weights.pth")})
 
 
+def test_probes_of_three_tasks(narrow: dict, images: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    config = dict(type="ffplug_latentface.LinearProbe", encoder=narrow, tasks=dict(au=12, expr=7, va=2))
+    probe = MODELS.build(config)
+    known, other = FaceSample(), FaceSample(metainfo=dict(sample_id="b", dataset="Set"))
+    known.gt_expr, known.gt_au = torch.tensor(3), torch.ones(12)
+    before = {name: value.clone() for name, value in probe.encoder.state_dict().items()}
+    optimizer = torch.optim.Adam(probe.parameters(), 0.05)
+    for _ in range(12):
+        losses = probe(images, [known, other], mode="loss")
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert float(losses["loss_va"]) == 0 and float(losses["loss_expr"].detach()) < 0.5
+    assert all(torch.equal(value, before[name]) for name, value in probe.encoder.state_dict().items())
+    first, _ = probe(images, [known, other], mode="predict")
+    assert int(first.pred_expr) == 3 and float(first.pred_expr_probability.sum()) == pytest.approx(1)
+    assert bool((first.pred_au > 0.5).all()) and first.pred_va.shape == (2,)
+    with pytest.raises(DataError, match="to train on: b"):
+        probe(images[:1].expand(2, -1, -1, -1), [other, other], mode="loss")
+    known.gt_expr = torch.tensor(7)
+    with pytest.raises(DataError, match="gt_expr"):
+        probe(images, [known, other], mode="loss")
+    for tasks in ({}, dict(expression=7), dict(va=3)):
+        with pytest.raises(ConfigError, match="tasks="):
+            MODELS.build({**config, "tasks": tasks})
+    tuned = MODELS.build({**config, "finetune": True, "tasks": dict(expr=8)})
+    tuned(images, [known, known], mode="loss")["loss_expr"].backward()
+    assert bool(tuned.encoder.autoencoder.networks.depth.encoder[0].weight.grad.any())
+
+
+@pytest.mark.parametrize("recipe", ["latentface_probe_affectnet", "latentface_probe_affwild2"])
+def test_recipes_of_affect(recipe: str, narrow: dict, tmp_path: Path) -> None:
+    pytest.importorskip("ffplug_fpnmaa")
+    from ffplug.config import load_config
+
+    config = load_config(recipe)
+    layout = "affectnet" if "affectnet" in recipe else "affwild2"
+    root = tmp_path / "set"
+    write_procedural(Recipe(layout, scenes=2, frames=8, size=(32, 32), textures="analytic"), root)
+    faces = DATASETS.build({**config.train_dataloader.dataset, "data_root": str(root), "thin": None})
+    probe = MODELS.build({**config.model, "encoder": narrow}).train()
+    batch = dict(
+        zip(
+            ("inputs", "data_samples"),
+            zip(*((faces[k]["inputs"], faces[k]["data_samples"]) for k in range(4)), strict=True),
+            strict=True,
+        )
+    )
+    batch = probe.data_preprocessor(batch, training=True)
+    losses = probe(batch["inputs"], list(batch["data_samples"]), mode="loss")
+    assert set(losses) == {f"loss_{task}" for task in config.model.tasks} and all(map(torch.isfinite, losses.values()))
+    probe.eval()
+    metric = METRICS.build(config.val_evaluator)
+    metric.process(None, probe(batch["inputs"], list(batch["data_samples"]), mode="predict"))
+    figures = metric.evaluate(4)
+    assert {"affect/CCC_V", "affect/EXPR_F1"} <= set(figures)
+
+
+def test_the_encoder_serves_a_classifier_of_mmpretrain() -> None:
+    pytest.importorskip("mmpretrain")
+    from mmpretrain.structures import DataSample
+
+    torch.manual_seed(0)
+    classifier = build_model(
+        dict(
+            type="mmpretrain.ImageClassifier",
+            data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor", mean=[0] * 3, std=[1] * 3, to_rgb=False),
+            backbone=dict(type="ffplug_latentface.LatentFaceEncoder", width=8, code=16),
+            neck=dict(type="mmpretrain.GlobalAveragePooling"),
+            head=dict(type="mmpretrain.LinearClsHead", num_classes=7, in_channels=128),
+        )
+    )
+    pictures = [torch.randint(256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
+    samples = [DataSample().set_gt_label(label) for label in (1, 5)]
+    batch = classifier.data_preprocessor(dict(inputs=pictures, data_samples=samples), training=True)
+    classifier(**batch, mode="loss")["loss"].backward()
+    assert float(classifier.backbone.depth[0].weight.grad.abs().sum()) > 0
+    assert classifier(**batch, mode="predict")[0].pred_score.shape == (7,)
+
+
 @pytest.fixture(scope="module")
 def folder(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pipeline") / "saved"
@@ -193,6 +277,17 @@ def test_folders_of_something_else_are_refused(folder: Path, tmp_path: Path) -> 
         load_pipeline(_edited(folder, tmp_path / "c", "model_index.json", _class_name="StableDiffusionPipeline"))
     with pytest.raises(CheckpointError, match=r"does not load|lengths"):
         load_pipeline(_edited(folder, tmp_path / "d", "rdm_depth/config.json", code=8))
+    with pytest.raises(CheckpointError, match="does not load"):
+        load_pipeline(_edited(folder, tmp_path / "e", "encoder/config.json", width=16))
+    for target, damage in (("f", lambda file: file.write_bytes(file.read_bytes()[:300])), ("g", Path.unlink)):
+        shutil.copytree(folder, tmp_path / target)
+        damage(next((tmp_path / target / "rdm_albedo").glob("*.safetensors")))
+        with pytest.raises(CheckpointError, match=f"{target}: does not load"):
+            load_pipeline(tmp_path / target)
+    with pytest.raises(CheckpointError, match="not a pipeline's index"):
+        shutil.copytree(folder, tmp_path / "h")
+        (tmp_path / "h" / "model_index.json").write_text("[1, 2")
+        load_pipeline(tmp_path / "h")
 
 
 class Evil:

@@ -10,17 +10,24 @@ import torch
 from ffplug_face.rendering.depth_map import DepthCamera, depth_normals
 from torch import Tensor
 
-from ffplug.evaluation import GatheredMetric
+from ffplug.evaluation import GatheredMetric, lpips, ssim
 from ffplug_latentface.registry import METRICS
 
 
 @METRICS.register_module()
 class ReconstructionMetric(GatheredMetric):
-    """PSNR in dB and mean absolute error (0..1) of ``pred_image`` against the input, as ``psnr`` and ``l1``.
+    """How near ``pred_image`` comes to the input; where ``pred_mask`` has nothing, the input is put in its place.
+
+    Logged are means over pictures: ``reconstruction/psnr`` in dB, ``l1`` (0..1), ``ssim``, and ``lpips`` if it is asked
+    for.
 
     Args:
+        lpips: ``alex`` or ``vgg``, whose released weights lie on this machine (see ``ffplug weights``), or None.
         collect_device: see MMEngine's ``BaseMetric``.
         prefix: start of the names in the log.
+
+    Raises:
+        CheckpointError: weights of LPIPS are missing.
 
     Example:
         dict(type="ffplug_latentface.ReconstructionMetric")
@@ -28,19 +35,29 @@ class ReconstructionMetric(GatheredMetric):
 
     default_prefix = "reconstruction"
 
+    def __init__(self, lpips: str | None = None, collect_device: str = "cpu", prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.lpips = lpips
+
     def process(self, data_batch: Mapping[str, Any], data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Measure a batch of predicted samples, given as dicts."""
         for image, sample in zip(data_batch["inputs"], data_samples, strict=True):
-            error = sample["pred_image"].cpu().double() - image.cpu().double() / 255
-            key = sample.get("dataset"), sample.get("sample_id")
-            self.results.append((key, float(error.square().mean()), float(error.abs().mean())))
+            true, found = image.cpu().double(), 255 * sample["pred_image"].cpu().double()
+            if sample.get("pred_mask") is not None:
+                found = torch.where(sample["pred_mask"].cpu(), found, true)
+            figures = {
+                "psnr": -10 * math.log10(max(1e-10, float(((found - true) / 255).square().mean()))),
+                "l1": float((found - true).abs().mean()) / 255,
+                "ssim": ssim(found, true),
+            }
+            if self.lpips is not None:
+                figures["lpips"] = lpips(found, true, self.lpips)
+            self.results.append(((sample.get("dataset"), sample.get("sample_id")), figures))
 
-    def compute_metrics(self, results: list[tuple[Any, float, float]]) -> dict[str, float]:
+    def compute_metrics(self, results: list[tuple[Any, dict[str, float]]]) -> dict[str, float]:
         """Means over all ranks' samples; those that a sampler repeated count once."""
-        unique = {key: values for key, *values in results}
-        squared, absolute = torch.tensor(list(unique.values()), dtype=torch.float64).T
-        psnr = -10 * squared.clamp(min=1e-10).log10()
-        return {f"{self.prefix}/psnr": float(psnr.mean()), f"{self.prefix}/l1": float(absolute.mean())}
+        unique = list(dict(results).values())
+        return {f"{self.prefix}/{name}": sum(each[name] for each in unique) / len(unique) for name in unique[0]}
 
 
 def depth_errors(found: Tensor, true: Tensor, mask: Tensor) -> tuple[float, float]:

@@ -176,9 +176,11 @@ class LatentFaceAutoencoder(BaseModel):
         if mode != "predict":
             raise ConfigError(f"mode={mode!r}: expected 'tensor', 'predict' or 'loss'")
         factors = self.factors(inputs)
-        pictures, _ = self.render(factors)
+        pictures, depth = self.render(factors)
+        seen = depth < BACKGROUND
         for number, sample in enumerate(data_samples):
             sample.pred_image = (pictures[number] / 2 + 0.5).clamp(0, 1)
+            sample.pred_mask = seen[number]
             sample.pred_depth = factors.depth[number]
             sample.pred_albedo = factors.albedo[number] / 2 + 0.5
         return data_samples
