@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pathlib
 import pickle
+import resource
 import signal
 import subprocess
 import sys
@@ -25,8 +27,8 @@ from torch import nn
 from toy_engine.runs import ENVIRONMENT
 
 from ffplug.compat import REMOTE_PREFIXES, AtomicLocalBackend, load_from_local
-from ffplug.errors import CheckpointError, PluginError
-from ffplug.files import atomic_path
+from ffplug.errors import CheckpointError, DataError, PluginError
+from ffplug.files import atomic_path, lack_of_room
 
 
 class Payload:
@@ -188,6 +190,25 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path):
         write_half()
     assert target.read_text() == "old"
     assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_a_write_without_room_is_told(tmp_path: Path):
+    """Also where the writer drops the system's reason, as NumPy's does."""
+    target = tmp_path / "values.npy"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            DataError, match=r"values\.npy: cannot be written: the file may not grow further; make room"
+        ):
+            fileio.put(bytes(30_000), str(target))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+    full = OSError(errno.ENOSPC, "No space left on device")
+    assert lack_of_room(full, target) == "the disk is full"
+    assert lack_of_room(OSError("9 requested and 3 written"), target) is None
+    assert lack_of_room(ValueError("no number"), "/dev/full") is None
 
 
 # ---- packages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -14,6 +15,7 @@ import av
 import numpy as np
 
 from ffplug.errors import DataError
+from ffplug.files import lack_of_room
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +189,8 @@ class VideoWriter:
     def _start(self, picture: np.ndarray) -> None:
         self._size = picture.shape[:2]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = av.open(str(self._partial), "w")
+        with self._cleaned():
+            self._container = av.open(str(self._partial), "w")
         codec = "gif" if self.path.suffix.lower() == ".gif" else "libx264"
         if codec not in av.codecs_available or codec not in self._container.supported_codecs:
             codec = self._container.default_video_codec
@@ -196,18 +199,31 @@ class VideoWriter:
         self._stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
 
     def _mux(self, frame: av.VideoFrame | None) -> None:
-        try:
+        with self._cleaned():
             for packet in self._stream.encode(frame):
                 self._container.mux(packet)
-        except av.FFmpegError as error:
-            self._container = None
+
+    @contextmanager
+    def _cleaned(self) -> Iterator[None]:
+        """Leave nothing of the file where it can't be written."""
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            reason = lack_of_room(error, self._partial)
+            hint = "make room and give the same command again" if reason else "try .mp4"
+            container, self._container = self._container, None
+            if container is not None:
+                with suppress(av.FFmpegError, OSError):
+                    container.close()
             self._partial.unlink(missing_ok=True)
-            raise DataError(f"{self.path}: cannot be written as a video ({error.strerror}); try .mp4") from error
+            reason = reason or error.strerror
+            raise DataError(f"{self.path}: cannot be written as a video ({reason}); {hint}") from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._container is not None:
             self._mux(None)
-            self._container.close()
+            with self._cleaned():
+                self._container.close()
             os.replace(self._partial, self.path)

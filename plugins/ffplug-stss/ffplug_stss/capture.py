@@ -7,7 +7,6 @@ numbers become shaded ones, those between extrapolated ones.
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import re
@@ -26,7 +25,7 @@ from ffplug.files import atomic_path
 from ffplug.ops import backward_warp
 from ffplug_stss.channels import HISTORY, SCALE
 from ffplug_stss.rendering import encode_srgb
-from ffplug_stss.sequences import encode, to_array
+from ffplug_stss.sequences import encode, save_array, to_array
 from ffplug_stss.warping import (
     COMPOSITIONS,
     OUTSIDE,
@@ -96,16 +95,14 @@ def write_exr(path: str | os.PathLike, channels: Mapping[str, np.ndarray]) -> No
 
     Raises:
         ConfigError: the package OpenEXR is missing.
-        OSError: it can't be written; OpenEXR does not tell why.
+        DataError: there is no room for it.
+        RuntimeError: OpenEXR can't write it for another reason.
     """
     exr = _openexr()
     header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
-    with atomic_path(path, sync=False) as temporary:
-        try:
-            with exr.File(header, {name: np.ascontiguousarray(values) for name, values in channels.items()}) as file:
-                file.write(str(temporary))
-        except (RuntimeError, ValueError) as error:  # OpenEXR's own, without an error number
-            raise OSError(errno.EIO, f"OpenEXR can't write it: {error}", str(path)) from None
+    whole = {name: np.ascontiguousarray(values) for name, values in channels.items()}
+    with atomic_path(path, sync=False) as temporary, exr.File(header, whole) as file:
+        file.write(str(temporary))
 
 
 def _openexr() -> ModuleType:
@@ -343,17 +340,15 @@ def import_capture(
         capture.check_vectors(number)
     staged = target.with_name(f".{sequence}.{os.getpid()}")
     try:
-        for part in ("NPY", "HR"):
-            (staged / part).mkdir(parents=True)
         for done, number in enumerate(numbers, 1):
             kind = "Warp" if number % 2 else "NoWarp"
-            np.save(staged / "NPY" / f"compressed.{number:04d}.{kind}.npy", capture.record(number), allow_pickle=False)
-            np.save(staged / "HR" / f"compressedHR.{number:04d}.npy", capture.target(number), allow_pickle=False)
+            save_array(staged / "NPY" / f"compressed.{number:04d}.{kind}.npy", capture.record(number))
+            save_array(staged / "HR" / f"compressedHR.{number:04d}.npy", capture.target(number))
             if progress is not None:
                 progress(done, len(numbers))
         os.replace(staged, target)
     except OSError as error:
-        raise DataError(f"{target}: can't be written ({error.strerror}); nothing is left of it") from error
+        raise DataError(f"{target}: cannot be written ({error.strerror or error}); nothing is left of it") from error
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return len(numbers)

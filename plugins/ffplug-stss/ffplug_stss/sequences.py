@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ffplug.files import atomic_path
 from ffplug.ops import backward_warp
 from ffplug_stss.channels import HISTORY
 from ffplug_stss.rendering import Renderer
@@ -115,3 +117,13 @@ def encode(
 def to_array(image: Tensor) -> np.ndarray:
     """1×C×H×W to H×W×C float16."""
     return image[0].permute(1, 2, 0).to(torch.float16).cpu().contiguous().numpy()
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as ``.npy``; it appears when it is whole.
+
+    Raises:
+        DataError: there is no room for it.
+    """
+    with atomic_path(path, sync=False) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)

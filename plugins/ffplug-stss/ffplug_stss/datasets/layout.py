@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ffplug.datasets.layouts import Layout, Part, join, list_folder
 from ffplug.datasets.procedural import Recipe
 from ffplug_stss.registry import LAYOUTS
 from ffplug_stss.rendering import Renderer
 from ffplug_stss.scenes import SceneOptions, draw_scene
-from ffplug_stss.sequences import EXTRAPOLATED, Sequence
+from ffplug_stss.sequences import EXTRAPOLATED, Sequence, save_array
 
 FIRST = 6
 """Number of a written sequence's first frame; even, so a shaded one."""
@@ -57,9 +55,7 @@ class STSSLayout(Layout):
         """Write a sequence's records and true frames."""
         sequence = self.sequence(recipe, subset, index)
         target = folder / SCENE / f"{('train', 'test')[subset]}{index + 1:03d}"
-        for part in ("NPY", "HR"):
-            (target / part).mkdir(parents=True)
         for frame in range(FIRST, FIRST + recipe.frames):
             kind = "Warp" if sequence.kind(frame) == EXTRAPOLATED else "NoWarp"
-            np.save(target / "NPY" / f"compressed.{frame:04d}.{kind}.npy", sequence.record(frame), allow_pickle=False)
-            np.save(target / "HR" / f"compressedHR.{frame:04d}.npy", sequence.target(frame), allow_pickle=False)
+            save_array(target / "NPY" / f"compressed.{frame:04d}.{kind}.npy", sequence.record(frame))
+            save_array(target / "HR" / f"compressedHR.{frame:04d}.npy", sequence.target(frame))
