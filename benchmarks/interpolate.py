@@ -1,9 +1,13 @@
 """Time and memory of ``ffplug interpolate``, on a clip and on one ten times as long, with sound.
 
     OMP_NUM_THREADS=1 python benchmarks/interpolate.py [--frames 60] [--size 180x320] [--model dis] [--x 2]
+    OMP_NUM_THREADS=1 python benchmarks/interpolate.py --overlap [--rounds 3] ...
 
 Each length runs in a process of its own, so the peak of memory is that of the whole command. Then the result is read
 packet by packet: the sound must be the same bytes at the same times, and both streams must end together.
+
+With ``--overlap`` the clock is looked at instead: decoding, the model and encoding in threads of their own against all
+in one, in turns, the least time of each; on as many cores as there are threads, or it shows nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -71,6 +76,26 @@ def length(path: Path) -> tuple[int, Fraction]:
         return len(packets), max((packet.pts + packet.duration) * packet.time_base for packet in packets)
 
 
+def overlap(clip: Path, model: str, factor: int, rounds: int) -> None:
+    """Print the seconds of the clock for one thread and for three."""
+    from ffplug_ugsp.video import Encoding, interpolate_video
+
+    best = dict.fromkeys((0, 2), float("inf"))
+    for number in range(rounds + 1):
+        for ahead in best:
+            out = clip.with_name(f"{ahead}.mp4")
+            start = time.perf_counter()
+            interpolate_video(clip, out, factor, model=model, random_weights=True, ahead=ahead, device="cpu",
+                              encoding=Encoding(options={"threads": "1"}))  # fmt: skip
+            if number:
+                best[ahead] = min(best[ahead], time.perf_counter() - start)
+    frames = length(clip)[0] * factor
+    one, three = (best[ahead] / frames * 1e3 for ahead in (0, 2))
+    print(
+        f"a frame of the result: {one:.1f} ms in one thread, {three:.1f} ms in three: {one / three:.2f} times as fast"
+    )
+
+
 def draw(path: Path) -> None:
     """Two frames of a procedural scene, the true one between, and what is made of the two without weights."""
     import torch
@@ -105,6 +130,8 @@ def main() -> None:
     parser.add_argument("--model", default="dis")
     parser.add_argument("--checkpoint")
     parser.add_argument("--x", type=int, default=2)
+    parser.add_argument("--overlap", action="store_true", help="time one thread against three")
+    parser.add_argument("--rounds", type=int, default=3, help="of --overlap")
     parser.add_argument("--picture", type=Path, help="draw what the models without weights give, and do nothing else")
     options = parser.parse_args()
     if options.picture:
@@ -112,6 +139,11 @@ def main() -> None:
         return
     height, width = map(int, options.size.split("x"))
     print(f"{options.model}, x{options.x}, {height}×{width}")
+    if options.overlap:
+        with tempfile.TemporaryDirectory() as folder:
+            write_clip(Path(folder, "clip.mp4"), options.frames, height, width)
+            overlap(Path(folder, "clip.mp4"), options.model, options.x, options.rounds)
+        return
     columns = ("frames of the clip", "processor, s", "for a frame of the result, s", "peak of memory, MiB")
     print(f"| {' | '.join(columns)} |\n|{' --: |' * len(columns)}")
     with tempfile.TemporaryDirectory() as folder:

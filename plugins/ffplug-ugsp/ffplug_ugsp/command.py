@@ -21,7 +21,7 @@ from ffplug.cli.bulk_options import ConsoleReporter, conclude
 )
 @click.option("--at-cut", default="nearest", show_default=True, help="Between two scenes: nearest, hold or blend.")
 @click.option(
-    "--cut", default=0.1, show_default=True, help="Change of the picture, 0 to 1, above which a scene begins."
+    "--cut", default=0.07, show_default=True, help="Change of the picture, 0 to 1, above which a scene begins."
 )
 @click.option("--cuts", type=click.Path(dir_okay=False), help="A list of the first frames of scenes (counted from 0).")
 @click.option("--keep-duplicates", is_flag=True, help="Leave repeated frames as they are; else they are replaced.")

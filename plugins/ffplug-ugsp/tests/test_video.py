@@ -279,6 +279,20 @@ def test_fast_motion_is_no_cut_and_slow_change_no_duplicate():
     assert fading.duplicate == [False, True, True] * 3
 
 
+def test_light_is_no_cut_and_a_cut_in_a_pan_is():
+    """Only the eighth frame of the last clip begins a scene."""
+    draw = np.random.RandomState(3)
+    scenes = [np.kron(draw.randint(low, high, (8, 40)), np.ones((4, 4))) for low, high in ((20, 110), (150, 250))]
+    pan = [np.roll(scenes[0], 20 * number, 1) for number in range(8)]
+    fade = [scenes[0] * way for way in (1, 1, 0.8, 0.6, 0.4, 0.2, 0, 0, 0.3, 0.6, 0.9)]
+    flicker = [scenes[0] + 40 * (number % 3 == 0) for number in range(8)]
+    for clip, cuts in ((fade, []), (flicker, []), (pan, []), ([*pan, scenes[1], scenes[1]], [8])):
+        scanner = Scanner()
+        for picture in clip:
+            scanner.add(np.clip(picture, 0, 255).astype(np.uint8))
+        assert [number for number, change in enumerate(scanner.change) if change > 0.07 and number > 1] == cuts
+
+
 def test_long_gaps_are_still_pictures():
     still = np.zeros(3, bool)
     scan = Scan(np.array([0, 1, 31, 32]), Fraction(1, 30), Fraction(30), np.zeros(3), still)

@@ -12,6 +12,8 @@ import numpy as np
 SAME = 2
 """Grey levels by which a thumbnail may differ from another at most, at any pixel, to show the same frame."""
 BINS = 32
+FLAT = 8
+"""Grey levels of contrast below which a picture is as good as black or white, which a scene fades to."""
 SUDDEN = 2.5
 """How many times the usual difference of its neighbours a cut must show, so that fast motion is none."""
 
@@ -46,8 +48,9 @@ class Scanner:
     """Finds cuts and duplicates in grey thumbnails, frame by frame.
 
     A frame's change is the mean of two differences from the frame before, both in 0..1: the mean absolute one of luma,
-    and half the chi-squared one of the histograms of luma. It counts only where the first is more than :data:`SUDDEN`
-    times its median over the last eight frames. A duplicate differs by at most :data:`SAME` levels from the first
+    and half the chi-squared one of the histograms of luma; as far as no other brightness and contrast of the frame
+    before explains it, as in fades and flicker. It counts only where it is more than :data:`SUDDEN` times its median
+    over the last eight frames. A duplicate differs by at most :data:`SAME` levels from the first
     frame of its run at every pixel, so that slow changes do not add up unseen.
     """
 
@@ -70,10 +73,11 @@ class Scanner:
         if not same:
             self._first = picture
             difference = float(np.abs(picture - self._before).mean()) / 255
+            change = (difference + _chi_squared(picture, self._before)) / 2 * _unlike(picture, self._before)
             usual = median(self._recent) if self._recent else 0.0
-            if difference > SUDDEN * usual:
-                change = (difference + _chi_squared(picture, self._before)) / 2
-            self._recent.append(difference)
+            self._recent.append(change)
+            if change <= SUDDEN * usual:
+                change = 0.0
         self.change.append(change)
         self.duplicate.append(same)
         self._before = picture
@@ -85,3 +89,13 @@ def _chi_squared(one: np.ndarray, other: np.ndarray) -> float:
     )
     total = first + second
     return float(((first - second) ** 2 / np.where(total > 0, total, 1)).sum()) / 2
+
+
+def _unlike(one: np.ndarray, other: np.ndarray) -> float:
+    """What of a picture's contrast the other lacks at any brightness and contrast: 0 alike, or one is flat; 1 unlike."""
+    first, second = (picture - picture.mean() for picture in (one, other))
+    contrasts = first.std(), second.std()
+    if not min(contrasts):
+        return 0.0
+    likeness = max(0.0, float((first * second).mean())) / (contrasts[0] * contrasts[1])
+    return max(0.0, 1 - likeness**2) ** 0.5 * min(1.0, float(min(contrasts)) / FLAT)

@@ -71,7 +71,7 @@ class Timeline:
         rate: Fraction | None = None,
         *,
         duplicates: bool = True,
-        cut: float = 0.1,
+        cut: float = 0.07,
         cuts: list[int] | None = None,
         at_cut: str = "nearest",
     ) -> None:
