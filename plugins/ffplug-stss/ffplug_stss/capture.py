@@ -29,6 +29,7 @@ from ffplug_stss.sequences import encode, save_array, to_array
 from ffplug_stss.warping import (
     COMPOSITIONS,
     OUTSIDE,
+    better_turn,
     compose,
     distance,
     fill_holes,
@@ -58,8 +59,6 @@ SKY = -1.0
 
 LEAST_FRAME = 2 * HISTORY - 1
 """Frames that must come before one that is produced."""
-
-_BETTER = 0.6
 
 
 def read_exr(path: str | os.PathLike, channels: str) -> np.ndarray:
@@ -249,34 +248,6 @@ class Capture:
                 f"{path}: {linear.shape[2]}×{linear.shape[3]} pixels, expected {size[0]}×{size[1]}, twice the buffers'"
             )
         return to_array(encode_srgb((self.exposure * linear).clamp(0, 1)).flip(1))
-
-
-def better_turn(now: Mapping[str, Tensor], then: Mapping[str, Tensor]) -> str | None:
-    """Tell how the vectors of a frame fit better to the one before: with x and y swapped, or a sign changed.
-
-    Args:
-        now: ``image`` and ``motion`` of the frame, 1×C×H×W each.
-        then: ``image`` of the one before.
-
-    Returns:
-        A part of a sentence, or None where they fit well enough as they are.
-    """
-    kept = now["motion"]
-    turns = {
-        "x negated": kept * kept.new_tensor([-1.0, 1.0])[:, None, None],
-        "y negated": kept * kept.new_tensor([1.0, -1.0])[:, None, None],
-        "both negated": -kept,
-        "x and y swapped": kept.flip(1),
-    }
-
-    def error(motion: Tensor) -> float:
-        return float((backward_warp(then["image"], motion, "border") - now["image"]).abs().mean())
-
-    own = error(kept)
-    name, best = min(((name, error(motion)) for name, motion in turns.items()), key=lambda pair: pair[1])
-    if best >= _BETTER * own:
-        return None
-    return f"{name} the vectors fit the frames better (mean error {best:.4f} to {own:.4f})"
 
 
 def make_record(

@@ -17,11 +17,15 @@ from ffplug_stss.cuts import CUT, agreement
 from ffplug_stss.models.stss import STSS
 from ffplug_stss.ops import splat_motion, warp_pack
 from ffplug_stss.ops.packing import LINKS
-from ffplug_stss.warping import COMPOSITIONS, compose
+from ffplug_stss.warping import COMPOSITIONS, better_turn, compose
 
 _CHANNELS = {"normal": 3, "depth": 1, "roughness": 1, "metallic": 1, "base_color": 3, "motion": 2, "label": 1}
 _RANGES = {"normal": 1.05, "depth": 1.0, "roughness": 1.0, "metallic": 1.0, "base_color": 1.0}
 _MOST = 1e5
+_BRIGHTEST = 8.0
+"""Far above white: whole levels of 0..255, or linear light."""
+_MOVES = 0.5
+_TRIALS = 4
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -62,10 +66,12 @@ class GBuffer:
         Raises:
             DataError: a buffer has another shape, holds NaN or infinity, or is out of its range.
         """
-        size = tuple(self.depth.shape[-2:]) if size is None else size
+        if size is None:
+            check_image("depth", self.depth, None)
+            size = tuple(self.depth.shape[-2:])
         for name, channels in _CHANNELS.items():
             values = getattr(self, name)
-            if values is None:
+            if values is None and name == "label":
                 continue
             check_image(name, values, (channels, *size))
             high = _RANGES.get(name)
@@ -79,13 +85,16 @@ class GBuffer:
         return size
 
 
-def check_image(name: str, values: Tensor, shape: tuple[int, ...]) -> None:
-    """Check a buffer's shape, and that all of it is finite.
+def check_image(name: str, values: Tensor | None, shape: tuple[int, ...] | None) -> None:
+    """Check that a buffer is there, its shape unless that is None, and that all of it is finite.
 
     Raises:
-        DataError: it is not so; the message names the buffer.
+        DataError: it is not so, or it is no tensor at all; the message names the buffer.
     """
-    if tuple(values.shape) != shape:
+    if not isinstance(values, Tensor):
+        found = "missing" if values is None else f"a {type(values).__name__}"
+        raise DataError(f"{name}: {found}; expected a tensor C×H×W")
+    if shape is not None and tuple(values.shape) != shape:
         raise DataError(f"{name}: {'×'.join(map(str, values.shape))}, expected {'×'.join(map(str, shape))}")
     if values.is_floating_point() and not bool(values.isfinite().all()):
         bad = int((~values.isfinite()).sum())
@@ -122,7 +131,8 @@ class SpaceTimeSupersampler:
             ``repeat``, the frame's border, for networks that were trained so.
         dtype: ``float32``, or ``float16`` or ``bfloat16`` for the network alone; warping stays in float32.
         graph: record the network as a CUDA graph at the first frame of each size, and replay it; needs a GPU.
-        check: refuse bad buffers. Each check waits for a GPU; without, buffers are trusted.
+        check: refuse bad buffers, and vectors that fit the first frames that move better with a sign or the axes
+            changed. Each check waits for a GPU; without, buffers are trusted.
         cuts: agreement of buffers, 0..1, below which a frame begins after a cut; None leaves cuts to the caller, and
             spares a GPU another wait.
 
@@ -153,6 +163,7 @@ class SpaceTimeSupersampler:
         self.outside = outside
         self.check = check
         self.cuts = cuts
+        self._trials = _TRIALS
         self._network = _Network(self.model, _DTYPES[choose("dtype", dtype, tuple(_DTYPES))], graph)
         self.reset()
 
@@ -184,8 +195,9 @@ class SpaceTimeSupersampler:
         if self.check:
             size = self._check(buffers, first=cut)
             check_image("color", color, (3, *size))
-            if bool((color < 0).any()):
-                raise DataError(f"color: values from {float(color.min()):g} on, expected at least 0")
+            low, high = float(color.min()), float(color.max())
+            if low < 0 or high > _BRIGHTEST:
+                raise DataError(f"color: values lie in {low:g}..{high:g}, expected display-encoded ones, 0..1")
         found = not cut and self._jumped(buffers)
         if cut or found or self._lost:
             self.reset()
@@ -212,6 +224,12 @@ class SpaceTimeSupersampler:
         size = buffers.check(tuple(known.depth.shape[-2:]) if known is not None else None)
         if known is not None and (known.label is None) != (buffers.label is None):
             raise DataError("label: given with some frames only; give it with all of them or with none")
+        if known is not None and self._trials and float(buffers.motion.norm(dim=0).mean()) > _MOVES:
+            now = {"image": buffers.base_color[None].float(), "motion": buffers.motion[None].float()}
+            turn = better_turn(now, {"image": known.base_color[None].float()})
+            if turn is not None:
+                raise DataError(f"motion: with {turn}; expected pixels, x right and y down, to the frame before")
+            self._trials -= 1
         return size
 
     def _jumped(self, buffers: GBuffer) -> bool:

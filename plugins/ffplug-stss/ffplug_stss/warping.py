@@ -8,7 +8,7 @@ come.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ OUTSIDE = -1.0
 
 COMPOSITIONS = ("exact", "published")
 _ROUNDING = 1e-4
+_BETTER = 0.6
 
 
 def from_engine(vectors: Tensor) -> Tensor:
@@ -62,6 +63,34 @@ def compose(motions: Sequence[Tensor], rule: str = "exact") -> Tensor:
             longest, length = torch.where(longer, vector, longest), torch.where(longer, size, length)
         total = total + torch.where(zero, 0.0, longest)
     return total
+
+
+def better_turn(now: Mapping[str, Tensor], then: Mapping[str, Tensor]) -> str | None:
+    """Tell how the vectors of a frame fit better to the one before: with x and y swapped, or a sign changed.
+
+    Args:
+        now: ``image`` and ``motion`` of the frame, 1×C×H×W each.
+        then: ``image`` of the one before.
+
+    Returns:
+        A part of a sentence, or None where they fit well enough as they are.
+    """
+    kept = now["motion"]
+    turns = {
+        "x negated": kept * kept.new_tensor([-1.0, 1.0])[:, None, None],
+        "y negated": kept * kept.new_tensor([1.0, -1.0])[:, None, None],
+        "both negated": -kept,
+        "x and y swapped": kept.flip(1),
+    }
+
+    def error(motion: Tensor) -> float:
+        return float((backward_warp(then["image"], motion, "border") - now["image"]).abs().mean())
+
+    own = error(kept)
+    name, best = min(((name, error(motion)) for name, motion in turns.items()), key=lambda pair: pair[1])
+    if best >= _BETTER * own:
+        return None
+    return f"{name} the vectors fit the frames better (mean error {best:.4f} to {own:.4f})"
 
 
 def warp(image: Tensor, motion: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The streaming class against the records that the renderer makes of the same scene, and what it refuses."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -31,6 +32,12 @@ def sequence():
     return Sequence(Renderer(scene, SIZE))
 
 
+@functools.cache
+def shaded_of(sequence, time):
+    return sequence.shaded(time)[0]
+
+
+@functools.cache
 def buffers_of(sequence, time, label=True):
     found = sequence.buffers(time)
     return GBuffer(
@@ -47,7 +54,7 @@ def play(sequence, times, model=None, **options):
         if time % 2:
             frames.append(stream.extrapolate(buffers_of(sequence, time)))
         else:
-            frames.append(stream.push(sequence.shaded(time)[0], buffers_of(sequence, time)))
+            frames.append(stream.push(shaded_of(sequence, time), buffers_of(sequence, time)))
     return stream, frames
 
 
@@ -75,15 +82,15 @@ def test_a_history_of_more_than_three_keeps_the_last(sequence):
 
 def test_after_a_cut_nothing_of_before_is_left(sequence):
     stream, _ = play(sequence, range(4, 8))
-    stream.push(sequence.shaded(30)[0], buffers_of(sequence, 30), cut=True)
+    stream.push(shaded_of(sequence, 30), buffers_of(sequence, 30), cut=True)
     after = stream.model.inputs
     fresh = SpaceTimeSupersampler(Recorder())
-    fresh.push(sequence.shaded(30)[0], buffers_of(sequence, 30))
+    fresh.push(shaded_of(sequence, 30), buffers_of(sequence, 30))
     assert torch.equal(after, fresh.model.inputs)
     history = unpack(after).history[0]
     assert history[:2, 3].max() == 0 and history[2, 3].min() == 1
     for earlier in history[:2, :3]:
-        torch.testing.assert_close(earlier, sequence.shaded(30)[0])
+        torch.testing.assert_close(earlier, shaded_of(sequence, 30))
     stream.reset()
     with pytest.raises(DataError, match="no shaded frame to extrapolate from"):
         stream.extrapolate(buffers_of(sequence, 31))
@@ -99,7 +106,7 @@ def elsewhere():
 def test_cuts_are_found_and_fast_motion_is_none(sequence, elsewhere):
     stream, _ = play(sequence, range(6, 9))
     assert not stream.found_cut
-    frame = elsewhere.shaded(20)[0], buffers_of(elsewhere, 20)
+    frame = shaded_of(elsewhere, 20), buffers_of(elsewhere, 20)
     stream.push(*frame)
     assert stream.found_cut
     fresh = SpaceTimeSupersampler(Recorder())
@@ -119,11 +126,27 @@ def test_a_cut_before_a_frame_that_was_not_shaded(sequence, elsewhere):
         inputs = unpack(stream.model.inputs)
         assert stream.found_cut == found
         assert inputs.mask.max() == 0 and inputs.history[:, :, 3].max() == 0
-    frame = elsewhere.shaded(23)[0], buffers_of(elsewhere, 23)
+    frame = shaded_of(elsewhere, 23), buffers_of(elsewhere, 23)
     stream.push(*frame)
     fresh = SpaceTimeSupersampler(Recorder())
     fresh.push(*frame)
     assert torch.equal(stream.model.inputs, fresh.model.inputs)
+
+
+@pytest.mark.parametrize(
+    ("turn", "message"),
+    [
+        (lambda motion: motion * torch.tensor([1.0, -1.0])[:, None, None], "motion: with y negated the vectors fit"),
+        (lambda motion: -motion, "motion: with both negated the vectors fit"),
+        (lambda motion: motion.flip(0), "motion: with x and y swapped the vectors fit"),
+    ],
+)
+def test_turned_vectors_are_told(elsewhere, turn, message):
+    stream, _ = play(elsewhere, (20,))
+    buffers = buffers_of(elsewhere, 21)
+    with pytest.raises(DataError, match=message):
+        stream.extrapolate(dataclasses.replace(buffers, motion=turn(buffers.motion)))
+    stream.extrapolate(buffers)
 
 
 @pytest.mark.parametrize("rule", ["exact", "published"])
@@ -131,7 +154,7 @@ def test_motion_over_many_frames(sequence, rule):
     """More vectors than are joined at once; the picture moves by one pixel a frame."""
     still = dataclasses.replace(buffers_of(sequence, 6), label=torch.ones(1, *SIZE))
     moving = dataclasses.replace(still, motion=torch.tensor([-1.0, 0.0])[:, None, None].expand(2, *SIZE))
-    color = sequence.shaded(6)[0]
+    color = shaded_of(sequence, 6)
     stream = SpaceTimeSupersampler(Recorder(), compose=rule, cuts=None)
     stream.push(color, still)
     for _ in range(11):
@@ -152,7 +175,7 @@ def test_odd_sizes_and_real_network():
 
 def test_without_labels_depth_tells_surfaces(sequence):
     stream = SpaceTimeSupersampler(Recorder())
-    stream.push(sequence.shaded(6)[0], buffers_of(sequence, 6, label=False))
+    stream.push(shaded_of(sequence, 6), buffers_of(sequence, 6, label=False))
     stream.extrapolate(buffers_of(sequence, 7, label=False))
     expected, _ = decode(sequence.record(7))
     assert float((unpack(stream.model.inputs).mask[0] == expected.mask).float().mean()) > 0.9
@@ -178,6 +201,8 @@ def spoiled(buffers, **changes):
         (lambda b: spoiled(b, depth=3.0), r"depth: values lie in .*\.\.3, expected 0\.\.1"),
         (lambda b: dataclasses.replace(b, depth=b.depth[:, :-1]), "depth: 1×39×72, expected 1×40×72"),
         (lambda b: dataclasses.replace(b, base_color=b.depth), "base_color: 1×40×72, expected 3×40×72"),
+        (lambda b: dataclasses.replace(b, roughness=None), "roughness: missing; expected a tensor"),
+        (lambda b: dataclasses.replace(b, metallic=b.metallic.numpy()), "metallic: a ndarray; expected a tensor"),
     ],
 )
 def test_bad_buffers_are_refused_and_leave_no_trace(sequence, spoil, message):
@@ -187,10 +212,13 @@ def test_bad_buffers_are_refused_and_leave_no_trace(sequence, spoil, message):
     stream.extrapolate(buffers_of(sequence, 7))
     clean, _ = play(sequence, range(4, 8))
     assert torch.equal(stream.model.inputs, clean.model.inputs)
-    color = sequence.shaded(8)[0].clone()
+    color = shaded_of(sequence, 8).clone()
     color[1, 2, 3] = float("nan")
     with pytest.raises(DataError, match="color: 1 values are NaN"):
         stream.push(color, buffers_of(sequence, 8))
+    for wrong in (255 * shaded_of(sequence, 8), shaded_of(sequence, 8) - 1):
+        with pytest.raises(DataError, match=r"color: values lie in .*, expected display-encoded ones, 0\.\.1"):
+            stream.push(wrong, buffers_of(sequence, 8))
 
 
 def test_the_border_is_repeated_where_that_is_asked_for(sequence):
@@ -204,8 +232,9 @@ def test_the_border_is_repeated_where_that_is_asked_for(sequence):
     torch.testing.assert_close(other.x[:, 3:6][seen], inputs.x[:, 3:6][seen], rtol=0, atol=2e-3)
 
 
-def test_half_precision_is_near(sequence):
-    model = ffplug.build_model("stss")
+def test_half_precision_is_near():
+    scene = draw_scene(2, 0, SceneOptions(objects=(2, 2), poles=(0, 0), samples=1))
+    sequence, model = Sequence(Renderer(scene, (16, 24))), ffplug.build_model("stss")
     _, frames = play(sequence, range(6, 8), model)
     for dtype, most in (("float16", 5e-3), ("bfloat16", 5e-2)):
         _, others = play(sequence, range(6, 8), model, dtype=dtype)
@@ -238,7 +267,7 @@ def test_a_graph_gives_the_same_frames(sequence):
             if time % 2:
                 found.append(stream.extrapolate(GBuffer(**fields)))
             else:
-                found.append(stream.push(sequence.shaded(time)[0].cuda(), GBuffer(**fields)))
+                found.append(stream.push(shaded_of(sequence, time).cuda(), GBuffer(**fields)))
         return found
 
     for one, other in zip(frames(False), frames(True), strict=True):

@@ -19,14 +19,14 @@ from ffplug.datasets.layouts import Layout, Part, join
 from ffplug.datasets.procedural import Recipe
 from ffplug.errors import ConfigError, DataError, did_you_mean
 from ffplug.ops import backward_warp
-from ffplug_stss.capture import LEAST_FRAME, better_turn, make_record, read_exr, write_exr
+from ffplug_stss.capture import LEAST_FRAME, make_record, read_exr, write_exr
 from ffplug_stss.channels import SCALE
 from ffplug_stss.datasets.online import MadeDataset
 from ffplug_stss.registry import DATASETS, LAYOUTS
 from ffplug_stss.rendering import FIELD_OF_VIEW, Renderer, decode_srgb, encode_srgb
 from ffplug_stss.scenes import SceneOptions, draw_scene
 from ffplug_stss.sequences import EXTRAPOLATED, SHADED, to_array
-from ffplug_stss.warping import COMPOSITIONS, inside, same_depth
+from ffplug_stss.warping import COMPOSITIONS, better_turn, inside, same_depth
 
 JITTERS = ("resample", "keep")
 TRUTHS = ("linear", "karis")
