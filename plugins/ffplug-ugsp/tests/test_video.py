@@ -48,7 +48,8 @@ def write(
     path, pictures, rate=Fraction(25), codec="ffv1", pixels="gray", times=None, sound=False, prepare=None, **options
 ):
     """Encode pictures as a video, its times in units of the rate; with a tone beside it if wanted."""
-    with av.open(str(path), "w") as container:
+    head_first = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+    with av.open(str(path), "w", options=head_first) as container:
         stream = container.add_stream(codec, rate=rate, options=options)
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = pixels
@@ -454,34 +455,78 @@ def test_optical_flow_beats_mixing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("suffix", "damage", "message"),
     [
-        (lambda content: content[: len(content) // 2], "is cut off: declares"),
-        (lambda content: content[:100], "0 frames read"),
-        (lambda content: b"no video at all", "cannot be opened as a video"),
+        ("mkv", lambda content: content[: len(content) // 2], "is cut off: declares"),
+        ("mkv", lambda content: content[:100], "0 frames read"),
+        ("mkv", lambda content: b"no video at all", "cannot be opened as a video"),
+        ("mp4", lambda content: content[: 3 * len(content) // 4], "is cut off|cannot be decoded further"),
+        ("mp4", lambda content: content[:100], "holds no video stream, or is cut off before its first frame"),
+        ("h264", lambda content: content[: len(content) // 8], "is damaged|cannot be"),
     ],
 )
-def test_damaged_videos_are_named_and_nothing_is_left(tmp_path, damage, message):
-    clip = write(tmp_path / "in.mkv", [bar(n) for n in range(40)])
+def test_damaged_videos_are_named_and_nothing_is_left(tmp_path, suffix, damage, message):
+    options = dict(codec="ffv1") if suffix == "mkv" else dict(codec="libx264", pixels="yuv420p")
+    clip = write(tmp_path / f"in.{suffix}", [bar(n) for n in range(40)], **options)
     clip.write_bytes(damage(clip.read_bytes()))
     with pytest.raises(DataError, match=message):
         interpolate_video(clip, tmp_path / "out.mkv", 2, model="blend")
-    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+    assert [path.name for path in tmp_path.iterdir()] == [clip.name]
 
 
-def test_a_full_disk_is_told_and_gone_on_with(tmp_path):
+def test_videos_without_frames_are_refused(tmp_path):
+    """Sound alone, sound with a cover picture, a stream that never begins, and a size that changes on the way."""
+    sound, empty = tmp_path / "sound.mp4", tmp_path / "empty.mp4"
+    loud = write(tmp_path / "loud.mp4", [bar(n) for n in range(3)], codec="libx264", pixels="yuv420p", sound=True)
+    with av.open(str(loud)) as source, av.open(str(sound), "w") as container:
+        stream = container.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size:
+                packet.stream = stream
+                container.mux(packet)
+    with av.open(str(empty), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        container.start_encoding()
+    changing = tmp_path / "changing.h264"
+    halves = [
+        write(
+            tmp_path / f"{size}.h264",
+            [picture[:size] for picture in map(bar, range(3))],
+            codec="libx264",
+            pixels="yuv420p",
+        )
+        for size in (32, 16)
+    ]
+    changing.write_bytes(b"".join(half.read_bytes() for half in halves))
+    before = sorted(tmp_path.iterdir())
+    for clip, message in (
+        (sound, "holds no video stream"),
+        (empty, "0 frames|no frame"),
+        (changing, "frame 3 is 64×16 yuv420p, the first one 64×32 yuv420p; cut the video where it changes"),
+    ):
+        for arguments in (dict(factor=2), dict(rate=Fraction(60))):
+            with pytest.raises(DataError, match=message):
+                interpolate_video(clip, tmp_path / "out.mkv", model="blend", **arguments)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("room", [40_000, 100_000])  # for less than a part, and for each part but not for the whole
+def test_a_full_disk_is_told_and_gone_on_with(tmp_path, room):
     noise = np.random.RandomState(0).randint(0, 255, (6, 128, 128, 3), np.uint8)
     clip = write(tmp_path / "in.mkv", list(noise))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    alive = threading.active_count()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
     try:
         with pytest.raises(DataError, match="cannot be written: the file may not grow further; make room"):
-            interpolate_video(clip, tmp_path / "out.mkv", 2, model="blend", encoding=LOSSLESS, part=4)
+            interpolate_video(clip, tmp_path / "out.mkv", 2, model="blend", encoding=Encoding("ffv1"), part=4)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert not (tmp_path / "out.mkv").exists()
+    assert not (tmp_path / "out.mkv").exists() and threading.active_count() == alive
     interpolate_video(clip, tmp_path / "out.mkv", 2, model="blend", encoding=LOSSLESS, part=4)
     assert len(read(tmp_path / "out.mkv")[0]) == 12
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
 
 
 def test_what_cannot_be_done_is_refused(tmp_path):
@@ -501,6 +546,7 @@ def test_what_cannot_be_done_is_refused(tmp_path):
         (loud, "out.webm", DataError, "cannot hold the sound"),
         (odd, "out.mp4", ConfigError, "an odd side"),
         (plain, "out.txt", DataError, "expected a name that ends in one of .mp4"),
+        (plain, "out.avi", DataError, ".avi keeps no times"),
         (plain, "plain.mkv", DataError, "is the video itself"),
         (tmp_path / "none.mkv", "out.mkv", DataError, "no such video file"),
     ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,17 +9,12 @@ from pathlib import Path
 import av
 
 from ffplug.errors import DataError
-
-_FULL = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "your quota is used up",
-    errno.EFBIG: "the file may not grow further",
-}
+from ffplug.files import lack_of_room
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the errors of writing a file into one that says what to do; half a file is removed.
+    """Turn the errors of writing a file into one that says what to do.
 
     Raises:
         DataError: the disk is full, or the file cannot be written.
@@ -28,5 +22,6 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        reason = _FULL.get(error.errno, error.strerror or str(error))
-        raise DataError(f"{path}: cannot be written: {reason}; make room and give the same command again") from error
+        reason = lack_of_room(error, path)
+        hint = "; make room and give the same command again" if reason else ""
+        raise DataError(f"{path}: cannot be written: {reason or error.strerror or error}{hint}") from error

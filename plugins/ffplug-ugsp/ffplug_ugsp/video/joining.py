@@ -63,7 +63,10 @@ def container_format(target: Path) -> str:
     Raises:
         DataError: it is none that takes video and other streams.
     """
-    found = _FORMATS.get(target.suffix.lower())
+    suffix = target.suffix.lower()
+    found = _FORMATS.get(suffix)
+    if suffix == ".avi":
+        raise DataError(f"{target}: .avi keeps no times, so that sound and picture would part; write to .mkv or .mp4")
     if found is None:
         raise DataError(f"{target}: expected a name that ends in one of {', '.join(_FORMATS)}")
     return found

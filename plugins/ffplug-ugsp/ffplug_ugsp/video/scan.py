@@ -92,7 +92,7 @@ def _chi_squared(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def _unlike(one: np.ndarray, other: np.ndarray) -> float:
-    """What of a picture's contrast the other lacks at any brightness and contrast: 0 alike, or one is flat; 1 unlike."""
+    """What of a picture's contrast the other lacks at any brightness and contrast: 0 alike or flat, 1 unlike."""
     first, second = (picture - picture.mean() for picture in (one, other))
     contrasts = first.std(), second.std()
     if not min(contrasts):
