@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from ffplug_stss.capture import BUFFERS, COLOUR, SKY, Capture, import_capture
+from ffplug_stss.capture import BUFFERS, COLOUR, SKY, Capture, import_capture, read_exr
 from ffplug_stss.datasets import STSSDataset
 from ffplug_stss.datasets.records import decode
 from ffplug_stss.rendering import Renderer
@@ -125,6 +125,16 @@ def test_wrong_files_are_named_and_nothing_is_left(copy, spoil, message):
     with pytest.raises(DataError, match=message):
         import_capture(Capture(copy / "low", copy / "high", FAR), copy / "set", "train1")
     assert not any((copy / "set").rglob("*.*"))
+
+
+def test_channels_are_found_in_any_part(tmp_path):
+    one = np.ones((4, 6), np.float32)
+    parts = [exr.Part({}, {name: (place + 1) * one}, name=name) for place, name in enumerate(("Z", "R"))]
+    with exr.File(parts) as file:
+        file.write(str(tmp_path / "two.exr"))
+    assert (read_exr(tmp_path / "two.exr", "R") == 2).all()
+    with pytest.raises(DataError, match=r"no part has the channels G \(part 0: Z; part 1: R\)"):
+        read_exr(tmp_path / "two.exr", "G")
 
 
 def test_a_damaged_file_and_a_wrong_size_of_the_true_frame(copy, captured):

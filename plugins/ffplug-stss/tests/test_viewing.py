@@ -3,9 +3,13 @@
 import csv
 
 import av
+import numpy as np
 import pytest
+from ffplug_stss.viewing import produce, write_view
 
+import ffplug
 from ffplug.cli import cli, run
+from ffplug.errors import DataError
 
 
 def view(*arguments):
@@ -36,4 +40,13 @@ def test_refused(tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
     assert view(*arguments) == 2
     assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clip_without_frames_or_without_truth(tmp_path):
+    with pytest.raises(DataError, match="there are no frames to view"):
+        write_view([], tmp_path / "clip.mp4")
+    frame = dict(record=np.zeros((8, 8, 33), np.float16), sample_id="scene/0006", frame=6, kind="SF")
+    with pytest.raises(DataError, match="scene/0006: there is no true frame to compare with"):
+        write_view(produce(ffplug.build_model("stss"), [frame]), tmp_path / "clip.mp4")
     assert not list(tmp_path.iterdir())
