@@ -22,7 +22,7 @@ prepare_data = dict(
     workers=1,
 )
 
-model["network"].update(widths=(12, 16, 24, 32), depths=(2, 2, 2, 2))
+model["network"].update(widths=(12, 16, 24, 32), depths=(2, 2, 2, 2), lead=3.0)
 model["losses"][4].update(source="error")
 train_dataloader.update(batch_size=4, num_workers=0, persistent_workers=False, pin_memory=False)
 train_dataloader["dataset"]["pipeline"][1].update(crop=64)
@@ -35,15 +35,15 @@ param_scheduler[1].update(begin=50, end=2000)
 train_cfg.update(max_iters=2000, val_interval=500)
 default_hooks["checkpoint"].update(interval=500)
 default_hooks["logger"].update(interval=50)
-# In the last third masks are 0 or 1, as they are when frames are produced.
+# Masks start open. In the last third they are 0 or 1 and then without noise, as they are when frames are produced.
 custom_hooks.append(
     dict(
         type="ffplug_ugsp.PiecewiseHook",
         schedules={
             "network.temperature": [(0, 1.0), (1300, 0.4)],
-            "network.mask_mode": [(0, "soft"), (1300, "straight")],
-            "losses.3.scale": [(100, 0.0), (200, 1.0)],
-            "losses.4.scale": [(100, 0.0), (200, 1.0)],
+            "network.mask_mode": [(0, "soft"), (1300, "straight"), (1700, "certain")],
+            "losses.3.scale": [(0, 0.0), (600, 1.0)],
+            "losses.4.scale": [(0, 0.0), (600, 1.0)],
         },
     )
 )
