@@ -9,7 +9,8 @@ from ffplug.models.perceptual import LPIPS
 from ffplug_stss.models.network import enlarge
 from ffplug_stss.registry import MODELS
 
-NORMS = ("l1", "l2")
+NORMS = ("l1", "l2", "log")
+_LEAST = 1e-4
 
 
 @MODELS.register_module()
@@ -23,7 +24,8 @@ class ReshadingLoss(nn.Module):
             colours and divides by pixels).
         norm: ``l1``, the absolute error, is published; ``l2`` is 20 times the squared one. A short training gains more
             by the latter: the absolute error is content with the enlarged frame wherever that is right more often than
-            not.
+            not. ``log`` is the logarithm of each sample's mean squared error, as in PSNR: a sample that is nearly right
+            counts as much as one that is far off. Inside of holes it is the squared error as a share of that mean.
 
     Raises:
         ConfigError: there is no such norm.
@@ -47,14 +49,19 @@ class ReshadingLoss(nn.Module):
             mask: N×1×H×W, 1 = valid.
 
         Returns:
-            ``loss_l1`` (or ``loss_l2``) and ``loss_hole``; the latter is 0 where there is no hole.
+            ``loss_l1`` (or ``loss_l2``, ``loss_log``) and ``loss_hole``; the latter is 0 where there is no hole.
         """
-        error = (prediction - target).abs()
-        if self.norm == "l2":
-            error = 20 * error.square()
+        error = prediction - target
+        if self.norm == "log":
+            error = error.square()
+            level = error.mean(dim=(1, 2, 3), keepdim=True) + _LEAST
+            whole, error = level.log().mean(), error / level.detach()
+        else:
+            error = error.abs() if self.norm == "l1" else 20 * error.square()
+            whole = error.mean()
         hole = (enlarge(mask) == 0).to(error.dtype)
         inside = (error * hole).sum() / (3 * hole.sum()).clamp(min=1e-6)
-        return {f"loss_{self.norm}": error.mean(), "loss_hole": self.hole_weight * inside}
+        return {f"loss_{self.norm}": whole, "loss_hole": self.hole_weight * inside}
 
 
 @MODELS.register_module()

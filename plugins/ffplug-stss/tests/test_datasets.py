@@ -10,6 +10,7 @@ from ffplug_stss.datasets import (
     LoadRecord,
     PackSupersample,
     RandomCropPair,
+    RandomMirror,
     RandomReshadingMask,
     RenderedDataset,
     STSSDataset,
@@ -178,6 +179,43 @@ def test_crops_lie_on_each_other_and_follow_the_draw(written):
     assert float((smaller - first["inputs"][:3]).abs().mean()) < 0.05
 
 
+def test_the_crop_with_most_to_learn_is_taken():
+    record, target = np.zeros((32, 64, 33), np.float16), np.zeros((64, 128, 3), np.float16)
+    target[20:24, 70:90] = 1
+    shares = {}
+    for tries in (1, 8):
+        np.random.seed(0)
+        crop = RandomCropPair((16, 16), tries)
+        cut = [crop(dict(record=record, target=target)) for _ in range(40)]
+        assert all(part["record"].shape == (16, 16, 33) and part["target"].shape == (32, 32, 3) for part in cut)
+        shares[tries] = np.mean([part["target"].any() for part in cut])
+    assert shares[1] < 0.7 < 0.9 < shares[8]
+
+
+def test_a_mirror_image_is_as_true(written):
+    """Mirrored, a frame is what a mirrored scene would give; colours in another order stay colours of the target."""
+    item = STSSDataset(written, pipeline=[dict(type="ffplug_stss.LoadRecord")])[1]
+    inputs, motion = decode(item["record"])
+    mirrored = RandomMirror(mirror=1, colours=0)(item)
+    other, turned = decode(mirrored["record"])
+    assert np.array_equal(mirrored["target"], item["target"][:, ::-1])
+    assert torch.equal(other.x.flip(2), inputs.x) and torch.equal(other.mask.flip(2), inputs.mask)
+    assert torch.equal(turned.flip(2), motion * torch.tensor([-1.0, 1.0])[:, None, None])
+    signs = torch.tensor([-1.0, *[1.0] * 8])[:, None, None]
+    assert torch.equal(other.feature.flip(2), inputs.feature * signs)
+    np.random.seed(1)
+    shuffled = RandomMirror(mirror=0)(item)
+    mixed, same = decode(shuffled["record"])
+    order = [int(np.flatnonzero([(mixed.x[k] == inputs.x[c]).all() for c in range(3)])[0]) for k in range(3)]
+    assert sorted(order) == [0, 1, 2] != order
+    assert torch.equal(mixed.feature[6:], inputs.feature[6:][order]) and torch.equal(
+        mixed.feature[:6], inputs.feature[:6]
+    )
+    assert torch.equal(mixed.history[:, :3], inputs.history[:, order]) and torch.equal(same, motion)
+    truth = torch.from_numpy(np.ascontiguousarray(item["target"])).flip(2)
+    assert np.array_equal(shuffled["target"][..., ::-1], truth[..., order].numpy())
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -220,6 +258,8 @@ def test_what_is_missing_is_named(written, tmp_path):
         (lambda: SceneOptions.preset("easy"), "difficulty='easy'"),
         (lambda: SceneOptions.preset(sped=2), "did you mean 'speed'"),
         (lambda: RandomCropPair((4, 4)), "at least 8 pixels"),
+        (lambda: RandomCropPair((16, 16), tries=0), "tries=0"),
+        (lambda: RandomMirror(mirror=2), "mirror=2"),
         (lambda: RandomReshadingMask(2), "probability=2"),
         (lambda: RenderedDataset(scenes=0), "scenes=0"),
         (lambda: STSSDataset("x", kinds="XF"), "kinds='XF'"),

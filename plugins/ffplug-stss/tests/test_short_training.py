@@ -1,6 +1,7 @@
 """What makes a short training gain: the balanced start, squared errors, borders, and a warning of dead parts."""
 
 import logging
+import math
 
 import pytest
 import torch
@@ -43,6 +44,18 @@ def test_squared_errors():
     assert terms["loss_l2"] == pytest.approx(0.2) and terms["loss_hole"] == pytest.approx(0.1)
     with pytest.raises(ConfigError, match="norm='l3'"):
         ReshadingLoss(norm="l3")
+
+
+def test_each_sample_counts_alike_by_its_logarithm():
+    target, mask = torch.zeros(2, 3, 8, 8), torch.ones(2, 1, 4, 4)
+    mask[1, ..., :2] = 0
+    prediction = torch.tensor([0.1, 0.4])[:, None, None, None].expand_as(target).clone().requires_grad_()
+    terms = ReshadingLoss(hole_weight=0.5, norm="log")(prediction, target, mask)
+    assert terms["loss_log"].item() == pytest.approx((math.log(0.0101) + math.log(0.1601)) / 2, abs=1e-4)
+    assert terms["loss_hole"].item() == pytest.approx(0.5, abs=1e-3)
+    terms["loss_log"].backward()
+    (one, other) = prediction.grad.flatten(1).sum(dim=1).tolist()
+    assert one == pytest.approx(4 * other, rel=0.02)
 
 
 def test_edges_are_repeated():

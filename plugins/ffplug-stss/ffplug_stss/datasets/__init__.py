@@ -7,6 +7,7 @@ from ffplug_stss.datasets.records import (
     LoadRecord,
     PackSupersample,
     RandomCropPair,
+    RandomMirror,
     RandomReshadingMask,
 )
 from ffplug_stss.datasets.released import STSSDataset
@@ -17,6 +18,7 @@ __all__ = [
     "NSSLayout",
     "PackSupersample",
     "RandomCropPair",
+    "RandomMirror",
     "RandomReshadingMask",
     "RenderedDataset",
     "STSSDataset",

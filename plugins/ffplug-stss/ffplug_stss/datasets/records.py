@@ -21,6 +21,7 @@ may still lie on the disk: only what is cropped is read.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,14 @@ META_KEYS = (
     "procedural",
     "draw",
 )
-_DEPTH = 26
+_DEPTH, _NORMAL = 26, 27
+_COLOURS = range(0, 24, 3)
+_COLOR = 9, 12
+
+
+def _motion(channels: int) -> int:
+    """Where the vector's three channels begin."""
+    return 30 if channels == CHANNELS[0] else 31
 
 
 def decode(
@@ -96,11 +104,11 @@ def decode(
     history = [torch.cat([colour(plain), valid(warped)]) for plain, warped in ((18, 6), (15, 3), (12, 0))]
     inputs = Inputs(
         x=torch.cat([colour(9), colour(12)]),
-        feature=torch.cat([vector(27), depth, values[25:26], values[24:25], vector(21)]),
+        feature=torch.cat([vector(_NORMAL), depth, values[25:26], values[24:25], vector(21)]),
         mask=valid(0),
         history=torch.stack(history),
     )
-    place = 30 if len(values) == 33 else 31
+    place = _motion(len(values))
     return inputs, from_engine(values[[place + 2, place + 1]][None])[0]
 
 
@@ -188,27 +196,83 @@ class RandomCropPair:
 
     Args:
         size: height and width at the low resolution; a side that is longer than the frame's is cut to it.
+        tries: crops to draw, of which the one stays whose warped colours are farthest from the target. Most of a frame
+            is right without a network; with more than one try, less of a short training goes there.
 
     Example:
         dict(type="ffplug_stss.RandomCropPair", size=(256, 256))
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], tries: int = 1) -> None:
         if len(size) != 2 or min(size) < 8:
             raise ConfigError(f"size={tuple(size)}: expected height and width of at least 8 pixels")
-        self.size = tuple(size)
+        if tries < 1:
+            raise ConfigError(f"tries={tries}: expected at least 1")
+        self.size, self.tries = tuple(size), tries
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Cut ``record``, ``target`` and ``reshading``."""
         whole = results["record"].shape[:2]
         sides = [min(side, full) for side, full in zip(self.size, whole, strict=True)]
-        starts = [np.random.randint(full - side + 1) for side, full in zip(sides, whole, strict=True)]
+        drawn = [
+            [np.random.randint(full - side + 1) for side, full in zip(sides, whole, strict=True)]
+            for _ in range(self.tries if "target" in results else 1)
+        ]
+        starts = drawn[0] if len(drawn) == 1 else max(drawn, key=lambda starts: _error(results, starts, sides))
         for key, scale in (("record", 1), ("reshading", 1), ("target", SCALE)):
             if key in results:
-                rows, columns = (
-                    slice(scale * start, scale * (start + side)) for start, side in zip(starts, sides, strict=True)
-                )
-                results[key] = results[key][rows, columns]
+                results[key] = results[key][_window(starts, sides, scale)]
+        return results
+
+
+def _window(starts: Sequence[int], sides: Sequence[int], scale: int) -> tuple[slice, slice]:
+    rows, columns = (slice(scale * start, scale * (start + side)) for start, side in zip(starts, sides, strict=True))
+    return rows, columns
+
+
+def _error(results: dict[str, Any], starts: Sequence[int], sides: Sequence[int]) -> float:
+    """Mean squared difference of the warped colours from the target's, in a part of the frame."""
+    color = results["record"][(*_window(starts, sides, 1), slice(*_COLOR))]
+    target = np.asarray(results["target"][_window(starts, sides, SCALE)], np.float32)
+    return float(np.square(color - (target[::2, ::2] + target[1::2, 1::2]) / 2).mean())
+
+
+@TRANSFORMS.register_module()
+class RandomMirror:
+    """Show a frame in a mirror, and its colours in another order, at random; each gives as true a frame.
+
+    Columns are reversed with the sign of whatever points to the right (normals and vectors); red, green and blue change
+    places in colours, base colour and target alike. Not in the published training, whose flips would leave the signs.
+
+    Args:
+        mirror: probability of the mirror.
+        colours: probability of a random order of the colours, the present one among them.
+
+    Example:
+        dict(type="ffplug_stss.RandomMirror")
+    """
+
+    def __init__(self, mirror: float = 0.5, colours: float = 1.0) -> None:
+        if not (0 <= mirror <= 1 and 0 <= colours <= 1):
+            raise ConfigError(f"mirror={mirror}, colours={colours}: expected 0..1")
+        self.mirror, self.colours = mirror, colours
+
+    def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Change ``record``, ``target`` and ``reshading``."""
+        results = dict(results)
+        if np.random.random() < self.mirror:
+            for key in ("record", "target", "reshading"):
+                if key in results:
+                    results[key] = results[key][:, ::-1]
+            record = results["record"] = np.array(results["record"])
+            record[..., [_NORMAL + 2, _motion(record.shape[2]) + 2]] *= -1
+        if np.random.random() < self.colours:
+            order = np.random.permutation(3)
+            results["record"] = np.array(results["record"])
+            for first in _COLOURS:
+                results["record"][..., first : first + 3] = results["record"][..., first + order]
+            if "target" in results:
+                results["target"] = results["target"][..., order]
         return results
 
 
