@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from ffplug_ugsp.datasets import (
+    Adobe240Dataset,
     AugmentTriplet,
+    GoProDataset,
     LoadTriplet,
     MiddleburyInterpolationDataset,
     PackTriplet,
@@ -132,6 +134,31 @@ def test_xiph_and_x4k_are_cut_as_the_papers_do(written):
     assert len(test) == 7 and len(train) == 7
     assert [test.get_data_info(place)["timestep"] for place in range(7)] == [n / 8 for n in range(1, 8)]
     assert test.get_data_info(0)["target_path"].endswith("test/Type1/TEST01/0004.png")
+
+
+def test_high_speed_videos_are_cut_into_windows_of_nine(written, tmp_path):
+    root, kind = written("gopro", scenes=1, frames=16), GoProDataset
+    test, train = kind(root), kind(root, split="train")
+    assert len(train) == len(test) == 2 * 7
+    other = written("adobe240", scenes=1, frames=2)
+    assert len(Adobe240Dataset(other)) == 7 and check_dataset(str(other)).layout == "adobe240"
+    entries = [train.get_data_info(place) for place in (0, 6, 7, 13)]
+    assert [entry["frame"] for entry in entries] == [2, 8, 10, 16]
+    assert [entry["timestep"] for entry in entries] == [1 / 8, 7 / 8, 1 / 8, 7 / 8]
+    assert [[entry[key][-10:-4] for key in ("frame0_path", "frame1_path")] for entry in entries[1:3]] == [
+        ["000001", "000009"],
+        ["000009", "000017"],
+    ]
+    assert check_dataset(str(root)).layout == "gopro"
+    frame = train[3]["data_samples"].gt_frame
+    assert frame.shape[1:] == SIZE
+    cropped = kind(root, split="train", pipeline=[LoadTriplet(crop=40), PackTriplet()])[3]["data_samples"]
+    assert torch.equal(cropped.gt_frame, frame[:, :, 4:44]) and cropped.ori_shape == (32, 40)
+    broken = tmp_path / "broken"
+    shutil.copytree(root, broken)
+    next(broken.glob("test/*/000004.png")).unlink()
+    with pytest.raises(DataError, match=r"000004\.png: this frame is missing"):
+        kind(broken)
 
 
 def test_procedural_truth_is_exact():

@@ -7,7 +7,10 @@ from ffplug_ugsp.datasets.benchmarks import (
     X4KDataset,
     XiphDataset,
 )
+from ffplug_ugsp.datasets.high_speed import Adobe240Dataset, GoProDataset
 from ffplug_ugsp.datasets.layouts import (
+    Adobe240Layout,
+    GoProLayout,
     MiddleburyInterpolationLayout,
     SNUFILMLayout,
     UCF101Layout,
@@ -21,7 +24,11 @@ from ffplug_ugsp.datasets.triplets import AugmentTriplet, LoadTriplet, PackTripl
 from ffplug_ugsp.datasets.vimeo import VimeoSeptupletDataset, VimeoTripletDataset
 
 __all__ = [
+    "Adobe240Dataset",
+    "Adobe240Layout",
     "AugmentTriplet",
+    "GoProDataset",
+    "GoProLayout",
     "LoadTriplet",
     "MiddleburyInterpolationDataset",
     "MiddleburyInterpolationLayout",

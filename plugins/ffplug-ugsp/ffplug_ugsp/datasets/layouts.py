@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -10,6 +12,7 @@ from ffplug.datasets.formats import write_flow, write_image
 from ffplug.datasets.layouts import Layout, Part, join, list_folder
 from ffplug.datasets.procedural import Recipe, Scene
 from ffplug_ugsp.datasets.benchmarks import LEVELS
+from ffplug_ugsp.datasets.high_speed import STEP
 from ffplug_ugsp.datasets.scenes import exact_triplet
 from ffplug_ugsp.registry import LAYOUTS
 
@@ -200,3 +203,62 @@ class X4KLayout(Layout):
         )
         for place in range(9):
             write_image(folder / clip / f"{(4 if subset else 8) * place:04d}.png", _view(scene, place / 8))
+
+
+class HighSpeedLayout(Layout):
+    """Videos of 240 frames a second; a procedural scene is one, of one window of nine frames or more."""
+
+    expected = "{train,test}/<video>/<number>.png, nine frames or more of each video"
+    markers = ()
+    named: ClassVar[str]
+    """Regular expression of the videos' names."""
+
+    def lies_in(self, root: str) -> bool:
+        """Where videos are named as the published ones."""
+        videos = [name for split in ("train", "test") for name in list_folder(join(root, split))[0]]
+        return any(re.fullmatch(self.named, name) for name in videos)
+
+    def video(self, index: int) -> str:
+        """A video's name."""
+        raise NotImplementedError
+
+    def write_scene(self, folder: Path, recipe: Recipe, subset: int, index: int) -> None:
+        """One video, an eighth of a frame's time apart."""
+        scene = recipe.scene(subset, index)
+        for frame in range(1 + STEP * max(1, recipe.frames // STEP)):
+            name = folder / ("train", "test")[subset] / self.video(index) / f"{frame + 1:06d}.png"
+            write_image(name, _view(scene, frame / STEP))
+
+
+@LAYOUTS.register_module(name="gopro")
+class GoProLayout(HighSpeedLayout):
+    """GoPro's videos of 240 frames a second."""
+
+    title = "GoPro"
+    datasets = ("ffplug_ugsp.GoProDataset",)
+    parts = (
+        Part("test", "ffplug_ugsp.GoProDataset", dict(split="test"), needed=True),
+        Part("train", "ffplug_ugsp.GoProDataset", dict(split="train")),
+    )
+    named = r"GOPR\d{4}_\d\d_\d\d"
+
+    def video(self, index: int) -> str:
+        """A video's name."""
+        return f"GOPR{index + 1:04d}_11_00"
+
+
+@LAYOUTS.register_module(name="adobe240")
+class Adobe240Layout(HighSpeedLayout):
+    """Adobe240's videos, their frames taken out."""
+
+    title = "Adobe240"
+    datasets = ("ffplug_ugsp.Adobe240Dataset",)
+    parts = (
+        Part("test", "ffplug_ugsp.Adobe240Dataset", dict(split="test"), needed=True),
+        Part("train", "ffplug_ugsp.Adobe240Dataset", dict(split="train")),
+    )
+    named = r"IMG_\d{4}|720p_240fps_\d+|GOPR\d{4}"
+
+    def video(self, index: int) -> str:
+        """A video's name."""
+        return f"IMG_{index + 1:04d}"

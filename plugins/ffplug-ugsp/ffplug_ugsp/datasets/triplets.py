@@ -103,19 +103,22 @@ class LoadTriplet:
             published evaluations; ``ori_shape`` tells the metric what counts. None leaves them as they are.
         view: ``'half'``, frames averaged to half their size, or ``'centre'``, the middle half of each side: what papers
             call 2K and 4K of 4K data; None is the whole frame.
+        crop: side of the square in the middle that is left; a shorter side of the frame stays. None leaves all.
 
     Raises:
-        ConfigError: no such view.
+        ConfigError: no such view, or a crop of nothing.
         DataError: a file is unreadable, or sizes differ.
 
     Example:
         dict(type="ffplug_ugsp.LoadTriplet")
     """
 
-    def __init__(self, canvas: tuple[int, int] | None = None, view: str | None = None) -> None:
+    def __init__(self, canvas: tuple[int, int] | None = None, view: str | None = None, crop: int | None = None) -> None:
         if view not in (None, "half", "centre"):
             raise ConfigError(f"view={view!r}: expected 'half', 'centre' or None")
-        self.canvas, self.view = canvas, view
+        if crop is not None and crop < 1:
+            raise ConfigError(f"crop={crop}: expected 1 pixel or more, or None")
+        self.canvas, self.view, self.crop = canvas, view, crop
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the frames, what truth there is, and ``ori_shape``."""
@@ -135,6 +138,8 @@ class LoadTriplet:
                 raise DataError(f"{results[f'{name}_path']}: expected {wanted}, found {found}")
         if self.view:
             self._cut(results)
+        if self.crop:
+            self._crop(results, self.crop)
         results["ori_shape"] = results["frame0"].shape[:2]
         if self.canvas:
             self._enlarge(results)
@@ -151,6 +156,12 @@ class LoadTriplet:
             else:
                 top, left = height // 2, width // 2
                 results[name] = frame[top : top + height, left : left + width]
+
+    def _crop(self, results: dict[str, Any], side: int) -> None:
+        corner = [max(0, (found - side) // 2) for found in results["frame0"].shape[:2]]
+        for name in ARRAYS:
+            if name in results:
+                results[name] = results[name][corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
     def _enlarge(self, results: dict[str, Any]) -> None:
         height, width = results["ori_shape"]
