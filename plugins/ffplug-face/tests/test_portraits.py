@@ -45,6 +45,17 @@ def test_expressions_show_their_action_units_and_affect() -> None:
     assert set(faces.expression) == set(range(7))
 
 
+def test_backgrounds_are_the_same_on_demand() -> None:
+    faces = Portraits.joined([draw_portraits(0, k, 3, options=PortraitOptions(background="same")) for k in range(2)])
+    assert not faces.noisy.any()
+    corners = render_portraits(faces, 32).images[:, :, 0, 0]
+    assert torch.equal(corners, corners[:1].expand_as(corners))
+    other = draw_portraits(0, 0, 3, options=PortraitOptions(background="plain"))
+    assert np.array_equal(other.view, faces.view[:3]) and len(set(other.background)) == 3
+    with pytest.raises(ConfigError, match="same"):
+        PortraitOptions(background="one")
+
+
 def test_a_video_moves_smoothly() -> None:
     options = PortraitOptions(every=10)
     faces = draw_portraits(0, 0, 31, options=options)

@@ -127,6 +127,16 @@ def test_without_confidence_differences_are_plain(images: torch.Tensor) -> None:
     assert float(losses["loss_photometric_mirrored"]) == 0
 
 
+def test_signals_keep_their_spread(images: torch.Tensor) -> None:
+    spreads = {}
+    for spread in (False, True):
+        torch.manual_seed(0)
+        model = MODELS.build(dict(type="ffplug_latentface.PlainAutoencoder", width=16, code=32, spread=spread))
+        with torch.no_grad():
+            spreads[spread] = float(model.codes(torch.cat((images, images.flip(2), -images))).std())
+    assert spreads[False] < 0.15 and 0.4 < spreads[True] < 2, spreads
+
+
 def test_what_does_not_fit_is_named(model: torch.nn.Module, narrow: dict) -> None:
     with pytest.raises(DataError, match="64×64"):
         model.autoencoder.codes(torch.zeros(1, 3, 32, 32))

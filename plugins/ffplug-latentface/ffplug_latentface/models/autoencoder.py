@@ -13,7 +13,7 @@ from ffplug.apis.models import load_weights
 from ffplug.errors import ConfigError, DataError
 from ffplug_latentface.losses import photometric_loss, smoothness_loss
 from ffplug_latentface.models.factors import BACKGROUND, Factors, Renderer, depth_of, light_of, view_of
-from ffplug_latentface.models.networks import ConfidenceNet, FaceNetworks
+from ffplug_latentface.models.networks import ConfidenceNet, FaceNetworks, spread_evenly
 from ffplug_latentface.registry import MODELS
 from ffplug_latentface.structures import FaceSample
 
@@ -89,6 +89,8 @@ class LatentFaceAutoencoder(BaseModel):
         confidence: learn how far each pixel may be off, as published, so that what is not symmetric counts less. False
             takes plain differences; faces on an even background would else count for next to nothing.
         depth_range: how far a view moves along z; 0 as published.
+        spread: begin with weights that keep signals' spread (:func:`~ffplug_latentface.models.networks.spread_evenly`),
+            for short trainings; as published they are PyTorch's.
         pretrained: weights to start from, or None.
         data_preprocessor: config of what batches the pictures.
         init_cfg: see MMEngine.
@@ -113,6 +115,7 @@ class LatentFaceAutoencoder(BaseModel):
         smoothness: float = 0.0,
         confidence: bool = True,
         depth_range: float = 0.0,
+        spread: bool = False,
         pretrained: str | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: Any = None,
@@ -122,6 +125,9 @@ class LatentFaceAutoencoder(BaseModel):
             raise ConfigError(f"width={width}: expected a multiple of 4, at least 8")
         self.image_size, self.code = image_size, code
         self.networks = FaceNetworks(image_size, width, code)
+        if spread:
+            spread_evenly(self.networks.albedo)
+            spread_evenly(self.networks.depth)
         self.confidence = ConfidenceNet(width, code // 2, image_size) if confidence else None
         self.renderer = Renderer(image_size, camera, reconstruct)
         self.perceptual = MODELS.build(dict(perceptual)) if perceptual is not None else None

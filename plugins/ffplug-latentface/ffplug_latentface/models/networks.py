@@ -52,6 +52,24 @@ def _encoder(width: int, code: int, size: int) -> list[nn.Module]:
     return [*layers, nn.Conv2d(8 * width, code, _last(size), bias=False)]
 
 
+def spread_evenly(network: nn.Module) -> None:
+    """Draw new weights of convolutions so that signals keep their spread through all layers (He et al., ICCV 2015).
+
+    What a last layer gives (1 or 3 channels) begins with a smaller one. PyTorch's own weights, as published, halve
+    signals from layer to layer, and codes then tell pictures apart only after thousands of steps.
+    """
+    for layer in network.modules():
+        if isinstance(layer, nn.ConvTranspose2d):
+            taps = math.prod(k / s for k, s in zip(layer.kernel_size, layer.stride, strict=True))
+            fan = layer.in_channels * (taps if max(layer.stride) > 1 else 1)  # a map of 1×1 gives each pixel one tap
+        elif isinstance(layer, nn.Conv2d):
+            fan = layer.weight[0].numel()
+        else:
+            continue
+        gain = 0.3 if layer.out_channels in (1, 3) else 2**0.5
+        nn.init.normal_(layer.weight, 0.0, gain / fan**0.5)
+
+
 class CodeNet(nn.Module):
     """An autoencoder with a code between its halves: a picture to a map of depth or albedo.
 

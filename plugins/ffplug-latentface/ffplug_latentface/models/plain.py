@@ -13,7 +13,7 @@ from ffplug.apis.models import load_weights
 from ffplug.errors import ConfigError
 from ffplug_latentface.losses import photometric_loss
 from ffplug_latentface.models.autoencoder import check_images, example_batch
-from ffplug_latentface.models.networks import CodeNet
+from ffplug_latentface.models.networks import CodeNet, spread_evenly
 from ffplug_latentface.registry import MODELS
 from ffplug_latentface.structures import FaceSample
 
@@ -29,6 +29,8 @@ class PlainAutoencoder(BaseModel):
         image_size: side of the pictures: 32, 64, 128 ...
         width: channels of the first layers, a multiple of 4, at least 8.
         code: length of each of the two codes.
+        spread: begin with weights that keep signals' spread (:func:`~ffplug_latentface.models.networks.spread_evenly`),
+            for short trainings; as published they are PyTorch's.
         pretrained: weights to start from, or None.
         data_preprocessor: config of what batches the pictures.
         init_cfg: see MMEngine.
@@ -45,6 +47,7 @@ class PlainAutoencoder(BaseModel):
         image_size: int = 64,
         width: int = 64,
         code: int = 256,
+        spread: bool = False,
         pretrained: str | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
         init_cfg: Any = None,
@@ -55,6 +58,8 @@ class PlainAutoencoder(BaseModel):
         self.image_size, self.code = image_size, code
         self.first = CodeNet(3, width, code, image_size)
         self.second = CodeNet(3, width, code, image_size)
+        if spread:
+            spread_evenly(self)
         if pretrained is not None:
             load_weights(self, pretrained)
 
