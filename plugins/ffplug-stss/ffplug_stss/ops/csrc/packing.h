@@ -51,9 +51,15 @@ STSS_FUNCTION void sample_border(const scalar* image, index_t channels, scalar x
 // The same with -10 around the frame: what is below zero comes from there.
 STSS_FUNCTION void sample_framed(const scalar* image, scalar x, scalar y, index_t height, index_t width, scalar* to) {
   const Taps across = find_taps(x + 1, scalar(width + 1)), down = find_taps(y + 1, scalar(height + 1));
-  const index_t left = across.below - 1, top = down.below - 1;
+  const index_t left = across.below - 1, top = down.below - 1, at = top * width + left;
+  const bool within = left >= 0 && top >= 0 && left + 1 < width && top + 1 < height;
   for (index_t c = 0; c < 3; ++c) {
     const scalar* plane = image + c * height * width;
+    if (within) {
+      const scalar* corner = plane + at;
+      to[c] = mix(corner[0], corner[1], corner[width], corner[width + 1], across.fraction, down.fraction);
+      continue;
+    }
     scalar value[4];
     for (int k = 0; k < 4; ++k) {
       const index_t row = top + k / 2, column = left + k % 2;
@@ -71,24 +77,24 @@ STSS_FUNCTION void sample_colour(const Packing& p, const scalar* image, scalar x
     sample_framed(image, x, y, p.height, p.width, to);
 }
 
-// Whether the four pixels around a place belong to the present pixel's surface.
+// Whether the four pixels around a place belong to the present pixel's surface; the place is in the frame, or next to it.
 STSS_FUNCTION bool same_surface(const Packing& p, index_t k, index_t n, index_t here, scalar x, scalar y) {
-  const index_t plane = p.height * p.width, left = index_t(floor(x)), top = index_t(floor(y));
-  scalar low = 0, high = 0;
-  for (int corner = 0; corner < 4; ++corner) {
-    index_t row = top + corner / 2, column = left + corner % 2;
-    row = row < 0 ? 0 : (row < p.height ? row : p.height - 1);
-    column = column < 0 ? 0 : (column < p.width ? column : p.width - 1);
-    const index_t at = n * plane + row * p.width + column;
-    if (p.label) {
-      if (p.labels[k][at] != p.label[n * plane + here]) return false;
-      continue;
-    }
-    const scalar depth = p.depth[k][at];
-    low = corner == 0 || depth < low ? depth : low;
-    high = corner == 0 || depth > high ? depth : high;
+  const index_t plane = p.height * p.width, left = index_t(x) - (x < 0), top = index_t(y) - (y < 0);
+  const index_t columns[2] = {left < 0 ? 0 : left, left + 1 < p.width ? left + 1 : p.width - 1};
+  const index_t rows[2] = {top < 0 ? 0 : top * p.width, (top + 1 < p.height ? top + 1 : p.height - 1) * p.width};
+  if (p.label) {
+    const index_t* labels = p.labels[k] + n * plane;
+    const index_t own = p.label[n * plane + here];
+    return (labels[rows[0] + columns[0]] == own) & (labels[rows[0] + columns[1]] == own) &
+           (labels[rows[1] + columns[0]] == own) & (labels[rows[1] + columns[1]] == own);
   }
-  if (p.label) return true;
+  const scalar* depths = p.depth[k] + n * plane;
+  scalar low = depths[rows[0] + columns[0]], high = low;
+  for (int corner = 1; corner < 4; ++corner) {
+    const scalar depth = depths[rows[corner / 2] + columns[corner % 2]];
+    low = depth < low ? depth : low;
+    high = depth > high ? depth : high;
+  }
   const scalar depth = p.feature[(n * kFeatures + kDepth) * plane + here];
   const scalar slack = p.tolerance * (depth > scalar(1e-3) ? depth : scalar(1e-3));
   return depth >= low - slack && depth <= high + slack;
