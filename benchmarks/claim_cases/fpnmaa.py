@@ -48,7 +48,6 @@ CLAIM = Claim(
         "single": "three networks, a task each: the teachers",
         "multi": "one network, from what is known of each picture",
         "teacher_student": "one network; teachers' hard labels where the truth is missing, as published",
-        "soft": "one network; truth, and teachers' probabilities as soft labels",
         "stages": "as multi; no pyramid: the means of the stages",
         "last": "as multi; flat: the last stage alone",
     },
@@ -64,7 +63,6 @@ CLAIM = Claim(
         *(Comparison(metric, "multi", "single") for metric in ("score", "va", "expr", "au")),
         *(Comparison(metric, "teacher_student", "single") for metric in ("score", "va", "expr", "au")),
         *(Comparison(metric, "teacher_student", "multi") for metric in ("score", "va", "expr", "au")),
-        Comparison("score", "soft", "teacher_student"),
         Comparison("score", "multi", "stages"),
         Comparison("score", "multi", "last"),
     ],
@@ -126,7 +124,7 @@ def _trained(name: str, seed: int, shared: Path) -> Path:
     """The work folder of a network: a teacher by the name of its task, or a variant."""
     work = shared / f"seed{seed}" / name
     config = work.parent / f"{name}.py"
-    taught = name in ("teacher_student", "soft")
+    taught = name == "teacher_student"
     teachers = {task: _trained(task, seed, shared) for task in TASKS} if taught else {}
     once(config, lambda: _config(name, shared, teachers).dump(str(config)))
     train = ("train", config, "--work-dir", work, "--seed", seed, "--resume", "auto")
@@ -163,8 +161,7 @@ def _config(name: str, shared: Path, teachers: dict[str, Path]) -> Any:
         neck = dict(type="ffplug_fpnmaa.PyramidNeck", in_channels=list(STAGES), out_channels=LEVEL)
         config["model"]["neck"] = neck
     config["model"]["head"].update(channels=channels, tasks=tasks)
-    share = 0.6 if name == "soft" else 1.0
-    config["model"]["losses"] = [dict(type=f"ffplug_fpnmaa.{LOSSES[task]}", weight=share) for task in tasks]
+    config["model"]["losses"] = [dict(type=f"ffplug_fpnmaa.{LOSSES[task]}") for task in tasks]
     config["prepare_data"] = None
     if teachers:
         recipes = {task: str(work.with_suffix(".py")) for task, work in teachers.items()}
@@ -174,9 +171,7 @@ def _config(name: str, shared: Path, teachers: dict[str, Path]) -> Any:
         step = dict(type="ffplug_fpnmaa.TrainTeachers", teachers=recipes, checkpoints=weights, folder=told)
         config["prepare_data"] = [dict(step, dataset=labelled)]
         labels = {task: f"{told}/{task}.csv" for task in TASKS}
-        config["train_dataloader"]["dataset"].update(teachers=labels, fill=name == "teacher_student")
-    if name == "soft":
-        config["model"]["losses"].append(dict(type="ffplug_fpnmaa.DistillLoss", temperature=1.5))
+        config["train_dataloader"]["dataset"].update(teachers=labels, fill=True)
     config["optim_wrapper"]["optimizer"].update(lr=RATE)
     config["param_scheduler"] = [dict(type="OneCycleLR", by_epoch=False, eta_max=RATE, total_steps=STEPS + 10)]
     config["train_cfg"].update(max_iters=STEPS, val_interval=STEPS)
