@@ -238,6 +238,14 @@ def test_damaged_records_are_named(written, tmp_path, damage, message):
     assert path.name in str(error.value)
 
 
+def test_a_damaged_true_frame_is_named(written):
+    source = next(written.glob("*/train001/NPY/*.0006.*"))
+    results = LoadRecord()(dict(record_path=str(source), target_path=None))
+    results |= dict(target=np.full((48, 80, 3), np.inf, np.float16), target_path="HR/compressedHR.0006.npy")
+    with pytest.raises(DataError, match=r"HR/compressedHR\.0006\.npy: the true frame holds NaN or infinity"):
+        PackSupersample()(results)
+
+
 def test_what_is_missing_is_named(written, tmp_path):
     with pytest.raises(DataError, match="no scene 'Procedurel'; did you mean 'Procedural'"):
         STSSDataset(written, scenes="Procedurel")
