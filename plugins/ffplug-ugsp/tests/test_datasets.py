@@ -24,6 +24,7 @@ from ffplug_ugsp.datasets import (
 )
 from ffplug_ugsp.labels import write_labels
 
+from ffplug.cli import cli, run
 from ffplug.datasets import SeededIndex
 from ffplug.datasets.checker import check_dataset
 from ffplug.datasets.procedural.writers import Recipe, write_procedural
@@ -76,6 +77,25 @@ def test_vimeo_labels_lie_in_a_tree_of_their_own(written, tmp_path):
     for number in (1, 2, 3):
         write_labels(planes, tmp_path / f"00001/{number:04d}")
     assert torch.equal(VimeoTripletDataset(root, "all", labels=str(tmp_path))[0]["data_samples"].gt_labels, planes)
+
+
+def test_packed_triplets_are_the_pictures(written, tmp_path, capsys):
+    root = tmp_path / "set"
+    shutil.copytree(written("vimeo-triplet"), root)
+    with pytest.raises(DataError, match=r"packed/00001/0001\.npy: this packed triplet is missing and 2 more"):
+        VimeoTripletDataset(root, "all", packed="packed")
+    assert run(cli, ["pack-triplets", str(root)], "ffplug") == 0
+    assert "packed: 3 triplets" in capsys.readouterr().out
+    plain, packed = VimeoTripletDataset(root, "all"), VimeoTripletDataset(root, "all", packed="packed")
+    for one, other in zip(plain, packed, strict=True):
+        assert torch.equal(one["inputs"], other["inputs"])
+        assert torch.equal(one["data_samples"].gt_frame, other["data_samples"].gt_frame)
+    first, second = (root / f"packed/00001/{number:04d}.npy" for number in (1, 2))
+    first.write_bytes(first.read_bytes()[:-5])
+    np.save(second, np.zeros((2, 4)))
+    for place, message in ((0, r"0001\.npy: no packed triplet"), (1, r"0002\.npy: expected a packed triplet")):
+        with pytest.raises(DataError, match=message):
+            packed[place]
 
 
 def test_septuplets_are_all_choices_of_three_frames(written):

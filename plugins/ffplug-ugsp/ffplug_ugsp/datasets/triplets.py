@@ -14,6 +14,7 @@ from ffplug.datasets.base import Problem, ScannedDataset
 from ffplug.datasets.formats import read_flow, read_image, read_mask
 from ffplug.datasets.layouts import join
 from ffplug.errors import ConfigError, DataError
+from ffplug_ugsp.datasets.packing import read_packed
 from ffplug_ugsp.registry import TRANSFORMS
 from ffplug_ugsp.structures import InterpolationSample
 
@@ -67,11 +68,13 @@ class TripletDataset(ScannedDataset):
         kind: str = "",
         flows: Sequence[str] = (),
         labels: Sequence[str] = (),
+        packed: str | None = None,
         dataset: str | None = None,
     ) -> dict[str, Any]:
-        """One entry of the list; paths are below the root."""
+        """One entry of the list; paths are below the root, ``packed`` that of the frames' array."""
         paths = dict(zip(FRAMES, (frame0, target, frame1), strict=True))
         paths |= dict(zip(FLOWS, flows, strict=False)) | dict(zip(LABELS, labels, strict=False))
+        paths |= {} if packed is None else {"packed": packed}
         return {
             **{f"{name}_path": path for name, path in paths.items()},
             **dict(sequence=sequence, frame=frame, sample_id=sample_id, timestep=timestep, kind=kind),
@@ -122,8 +125,10 @@ class LoadTriplet:
 
     def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
         """Add the frames, what truth there is, and ``ori_shape``."""
-        for name in FRAMES:
-            results[name] = read_image(results[f"{name}_path"])
+        if results.get("packed_path"):
+            results.update(zip(FRAMES, read_packed(results["packed_path"]), strict=True))
+        else:
+            results.update({name: read_image(results[f"{name}_path"]) for name in FRAMES})
         for name in FLOWS:
             if results.get(f"{name}_path"):
                 results[name] = read_flow(results[f"{name}_path"])[0]

@@ -10,6 +10,7 @@ from mmengine import fileio
 from ffplug.datasets.base import Problem, choose
 from ffplug.datasets.layouts import explain_root, join
 from ffplug.errors import DataError
+from ffplug_ugsp.datasets.packing import SUFFIX
 from ffplug_ugsp.datasets.triplets import FLOWS, Steps, TripletDataset
 from ffplug_ugsp.labels import FILES
 from ffplug_ugsp.registry import DATASETS
@@ -62,6 +63,8 @@ class VimeoTripletDataset(VimeoDataset):
         split: ``train``, the first 95 % of the training list; ``validation``, its rest; ``all`` of it; or ``test``.
         labels: folder, absolute or below ``data_root``, with UGSP's labels in the frames' tree:
             ``00001/0001/guide_mask_3.png`` for 1/8, ``_1`` for 1/4, ``_2`` for 1/2 of the resolution. None reads none.
+        packed: folder, likewise, with the frames as arrays, which ``ffplug pack-triplets`` makes: nothing has to
+            be decompressed. None reads the pictures.
         pipeline: transforms; None loads and packs whole frames.
         **kwargs: see :class:`ffplug.datasets.ScannedDataset`.
 
@@ -72,6 +75,18 @@ class VimeoTripletDataset(VimeoDataset):
     layout = "vimeo-triplet"
     title = "Vimeo90K"
     lists = ("tri_trainlist.txt", "tri_testlist.txt")
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = "train",
+        labels: str | None = None,
+        packed: str | None = None,
+        pipeline: Steps | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.packed = packed
+        super().__init__(data_root, split, labels, pipeline, **kwargs)
 
     @property
     def published_pairs(self) -> int | None:
@@ -85,11 +100,15 @@ class VimeoTripletDataset(VimeoDataset):
             if not self.check_files(folder, ("im1.png", "im2.png", "im3.png"), name, problems):
                 continue
             flows = [join("flow", name, f"{flow}.flo") for flow in FLOWS]
-            labels = []
+            labels, packed = [], None
             if self.labels is not None:
                 labels = [join(self.labels, name, file) for file in FILES]
                 missing = [path for path in labels if not fileio.exists(self.located(path))]
                 problems.extend(Problem(path, "this label is missing", name) for path in missing)
+            if self.packed is not None:
+                packed = join(self.packed, f"{name}{SUFFIX}")
+                if not fileio.exists(self.located(packed)):
+                    problems.append(Problem(packed, "this packed triplet is missing", name))
             yield self.triplet(
                 *(join(folder, f"im{frame}.png") for frame in (1, 2, 3)),
                 sequence=name,
@@ -97,6 +116,7 @@ class VimeoTripletDataset(VimeoDataset):
                 sample_id=name,
                 flows=flows if self.files(join("flow", name)) else (),
                 labels=labels,
+                packed=packed,
             )
 
 
