@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from ffplug.datasets.base import Problem, ScannedDataset, choose
 from ffplug.datasets.formats import IMAGE_SUFFIXES, write_image
 from ffplug.datasets.layouts import Layout, Part, join, list_folder
 from ffplug.datasets.procedural import Recipe
-from ffplug.datasets.procedural.writers import write_procedural
 from ffplug.errors import ConfigError
 from ffplug_latentface.registry import DATASETS, LAYOUTS, TRANSFORMS
 from ffplug_latentface.structures import FaceSample
@@ -58,12 +57,8 @@ class FaceDataset(ScannedDataset):
     """
 
     noun = "faces"
+    example: ClassVar[Mapping[str, Any]] = {"scenes": 2, "frames": 2, "size": (32, 32)}
     default_pipeline = (dict(type="ffplug_latentface.LoadFace"),)
-
-    @classmethod
-    def write_example(cls, folder: str | os.PathLike) -> None:
-        """Write a small procedural set in this data set's layout to a new folder."""
-        write_procedural(Recipe(cls.layout, scenes=2, frames=2, size=(32, 32), textures="analytic"), folder)
 
     def face(self, path: str, **more: Any) -> dict[str, Any]:
         """One entry of the list; the path is below the root."""
