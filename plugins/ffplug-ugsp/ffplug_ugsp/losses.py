@@ -344,6 +344,8 @@ class LabelLoss(nn.Module):
 class UncertaintyLoss(nn.Module):
     """Frames of several levels, each with its uncertainty, see :func:`uncertainty_distance`.
 
+    Errors count in grey levels: uncertainties are above -1, so errors below e^-1 cannot be told from each other.
+
     Args:
         weight: factor of the term.
 
@@ -358,4 +360,5 @@ class UncertaintyLoss(nn.Module):
     def forward(self, outputs: Outputs, target: Tensor, samples: Samples) -> dict[str, Tensor]:
         """Give ``loss_uncertainty``."""
         pairs = zip(_get(outputs, "frames"), _get(outputs, "uncertainties"), strict=True)
-        return {"loss_uncertainty": self.weight * sum(uncertainty_distance(frame, target, u) for frame, u in pairs)}
+        distance = sum(uncertainty_distance(255 * frame, 255 * target, scale) for frame, scale in pairs)
+        return {"loss_uncertainty": self.weight * distance}

@@ -108,6 +108,16 @@ def test_uncertainty_rises_where_errors_are(drawn):
     assert maps.shape == (1, 3, 32, 64) and bool((maps > -1).all())
 
 
+def test_uncertainty_tells_grey_levels_apart():
+    """Above the floor of -1 the loss must be least at log(e / 2), for errors of a few grey levels."""
+    target = torch.rand(1, 3, 32, 32)
+    for error in (2.0, 10.0, 60.0):
+        scale = torch.full((1, 3, 32, 32), np.log(error / 2)).requires_grad_()
+        outputs = dict(frames=[target + error / 255], uncertainties=[scale])
+        loss = losses.UncertaintyLoss()(outputs, target, [])["loss_uncertainty"]
+        assert torch.autograd.grad(loss, scale)[0].abs().sum() < 1e-4 and scale.min() > -1
+
+
 def test_schedules():
     model = build_model(
         dict(
