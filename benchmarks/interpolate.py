@@ -77,22 +77,39 @@ def length(path: Path) -> tuple[int, Fraction]:
 
 
 def overlap(clip: Path, model: str, factor: int, rounds: int) -> None:
-    """Print the seconds of the clock for one thread and for three."""
-    from ffplug_ugsp.video import Encoding, interpolate_video
+    """Print the seconds of the clock for one thread and for three, and what three could gain on idle cores."""
+    from ffplug_ugsp.video import Encoding, Interpolator, build_interpolator, interpolate_video
+
+    class Timed(Interpolator):
+        """Notes the processor time of the model."""
+
+        def __init__(self) -> None:
+            self.inner = build_interpolator(model, random_weights=True)
+            self.seconds = 0.0
+
+        def __call__(self, *arguments):
+            start = time.thread_time()
+            produced = self.inner(*arguments)
+            self.seconds += time.thread_time() - start
+            return produced
 
     best = dict.fromkeys((0, 2), float("inf"))
+    share = 1.0
     for number in range(rounds + 1):
         for ahead in best:
-            out = clip.with_name(f"{ahead}.mp4")
-            start = time.perf_counter()
-            interpolate_video(clip, out, factor, model=model, random_weights=True, ahead=ahead, device="cpu",
+            timed = Timed()
+            clock, processor = time.perf_counter(), time.process_time()
+            interpolate_video(clip, clip.with_name(f"{ahead}.mp4"), factor, model=timed, ahead=ahead, device="cpu",
                               encoding=Encoding(options={"threads": "1"}))  # fmt: skip
             if number:
-                best[ahead] = min(best[ahead], time.perf_counter() - start)
+                best[ahead] = min(best[ahead], time.perf_counter() - clock)
+            if not ahead:
+                share = timed.seconds / (time.process_time() - processor)
     frames = length(clip)[0] * factor
     one, three = (best[ahead] / frames * 1e3 for ahead in (0, 2))
     print(
-        f"a frame of the result: {one:.1f} ms in one thread, {three:.1f} ms in three: {one / three:.2f} times as fast"
+        f"{model}: a frame of the result takes {one:.1f} ms in one thread, {three:.1f} in three: {one / three:.2f} times "
+        f"as fast; the model has {share:.0%} of the processor time, so on idle cores at most {1 / share:.2f} times"
     )
 
 
