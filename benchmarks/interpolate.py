@@ -108,8 +108,8 @@ def overlap(clip: Path, model: str, factor: int, rounds: int) -> None:
     frames = length(clip)[0] * factor
     one, three = (best[ahead] / frames * 1e3 for ahead in (0, 2))
     print(
-        f"{model}: a frame of the result takes {one:.1f} ms in one thread, {three:.1f} in three: {one / three:.2f} times "
-        f"as fast; the model has {share:.0%} of the processor time, so on idle cores at most {1 / share:.2f} times"
+        f"{model}: a frame takes {one:.1f} ms in one thread, {three:.1f} in three: {one / three:.2f} times; the "
+        f"model has {share:.0%} of the processor time, so on idle cores at most {1 / share:.2f} times"
     )
 
 
