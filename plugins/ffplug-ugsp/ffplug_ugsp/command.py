@@ -27,6 +27,7 @@ from ffplug.cli.bulk_options import ConsoleReporter, conclude
 @click.option("--keep-duplicates", is_flag=True, help="Leave repeated frames as they are; else they are replaced.")
 @click.option("--tile", metavar="HxW", help="Work in tiles, as 544x960, where frames of 4K would not fit.")
 @click.option("--overlap", default=128, show_default=True, help="Pixels that tiles share; more than the motion.")
+@click.option("--flow-scale", default=1.0, show_default=True, help="Find the flow in smaller frames: 0.5 for 4K.")
 @click.option("--iterations", type=int, help="Of a recurrent model of optical flow.")
 @click.option("--codec", help="Encoder of FFmpeg; H.264, or H.265 for more than 8 bits, if not given.")
 @click.option("--quality", type=int, help="Constant quality of the encoder, lower is better.  [18]")
@@ -56,6 +57,7 @@ def command(
     keep_duplicates: bool,
     tile: str | None,
     overlap: int,
+    flow_scale: float,
     iterations: int | None,
     codec: str | None,
     quality: int | None,
@@ -114,6 +116,7 @@ def command(
         tile=None if tile in (None, "none") else _sides(parse_tile(tile)),
         overlap=overlap,
         iterations=iterations,
+        flow_scale=flow_scale,
     )
     encoding = Encoding(codec, quality, preset, dict(map(_setting, encoder_options)))
     work = InterpolationWork(video, target, plan, built, encoding, device, dtype, threads, seed, part)

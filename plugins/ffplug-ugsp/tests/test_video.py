@@ -21,6 +21,7 @@ from ffplug_ugsp.video.interpolators import (
     FlowInterpolator,
     Interpolator,
     ModelInterpolator,
+    ScaledFlow,
     Tiled,
     build_interpolator,
 )
@@ -452,6 +453,34 @@ def test_optical_flow_beats_mixing(tmp_path):
         produced = build_interpolator(model)(first, second, [Fraction(1, 2)])[0]
         errors[model] = float((produced - middle)[..., 16:-16].abs().mean())
     assert errors["dis"] < 0.2 * errors["blend"]
+
+
+def test_flow_is_found_in_smaller_frames():
+    texture = torch.rand(1, 3, 20, 40, generator=torch.Generator().manual_seed(0))
+    texture = torch.nn.functional.interpolate(texture, scale_factor=4, mode="bicubic").clamp(0, 1)
+    first, second, middle = (texture[..., place : place + 128] for place in (12, 0, 6))
+    sizes = []
+
+    def flow(one, other):
+        sizes.append(tuple(one.shape[2:]))
+        return tuple(sign * torch.tensor([6.0, 0.0]).view(1, 2, 1, 1).expand(1, 2, *one.shape[2:]) for sign in (1, -1))
+
+    produced = FlowInterpolator(ScaledFlow(flow, 0.5))(first, second, [Fraction(1, 2)])[0]
+    assert sizes == [(40, 64)]
+    torch.testing.assert_close(produced[..., 16:-16], middle[..., 16:-16], atol=2e-3, rtol=0)
+    network = build_interpolator("ifrnet_s", random_weights=True, flow_scale=0.5).model.network
+    assert (network.scale, network.multiple) == (0.5, 32)
+    halved = build_interpolator("rife", random_weights=True, flow_scale=0.5)
+    assert halved.model.network.scales == (8, 4, 2) and halved.model.network.multiple == 64
+    assert halved(first, second, [Fraction(1, 2)])[0].shape == first.shape
+    for model, scale, message in (
+        ("ugsp", 0.5, "UGSPNet finds flow at the frames' own size only"),
+        ("blend", 0.5, "finds no flow"),
+        ("dis", 0, "expected more than 0"),
+        ("ifrnet_s", 0.6, "expected 1, or less such as 0.5"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build_interpolator(model, random_weights=model not in ("blend", "dis"), flow_scale=scale)
 
 
 @pytest.mark.parametrize(

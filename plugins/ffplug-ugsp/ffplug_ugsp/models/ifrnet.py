@@ -56,7 +56,7 @@ class IFRNet(InterpolationNetwork):
         side: channels that the side convolutions see.
         kernel: side of the first convolution's kernel.
         any_timestep: whether it was trained for any time; weights trained on triplets ignore it.
-        scale: frames are resized by it for the flow's sake (0.5 for 4K), which is then brought back.
+        scale: see :meth:`find_flow_at`.
 
     Example:
         dict(type="ffplug_ugsp.IFRNet")
@@ -72,14 +72,18 @@ class IFRNet(InterpolationNetwork):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.any_timestep, self.scale = any_timestep, scale
-        self.multiple = round(16 / scale)
+        self.any_timestep = any_timestep
+        self.find_flow_at(scale)
         self.encoder = ContextPyramid(tuple(widths), kernel)
         inputs = (2 * widths[3] + 1, *(3 * width + 4 for width in widths[2::-1]))
         outputs = (*(width + 4 for width in widths[2::-1]), 8)
         self.decoders = nn.ModuleList(
             Decoder(*sizes, side) for sizes in zip(inputs, decoder_widths, outputs, strict=True)
         )
+
+    def find_flow_at(self, scale: float) -> None:
+        """See the base class; what is added to the blended frame is found there, too."""
+        self.multiple, self.scale = self._multiple_at(scale, 16), scale
 
     def outputs(self, frame0: Tensor, frame1: Tensor, timestep: Tensor, target: Tensor | None = None) -> dict[str, Any]:
         """The frame, the accumulated flows and the intermediate features.

@@ -53,6 +53,21 @@ class InterpolationNetwork(nn.Module):
         """
         raise NotImplementedError
 
+    def find_flow_at(self, scale: float) -> None:
+        """Find the flow in frames resized by ``scale`` from now on, and bring it back to the frames' own size.
+
+        Raises:
+            ConfigError: this network cannot, or not at this scale.
+        """
+        raise ConfigError(f"{type(self).__name__} finds flow at the frames' own size only, not at {scale} of it")
+
+    def _multiple_at(self, scale: float, base: int) -> int:
+        """What sides must be multiples of so that resized ones are of ``base``."""
+        multiple = round(base / scale) if scale > 0 else 0
+        if not 0 < scale <= 1 or abs(multiple * scale - base) > 1e-6:
+            raise ConfigError(f"flow at {scale} of the size: expected 1, or less such as 0.5 or 0.25 for large frames")
+        return multiple
+
 
 @MODELS.register_module()
 class FramePairPreprocessor(BaseDataPreprocessor):
@@ -131,6 +146,10 @@ class FrameInterpolator(BaseModel):
     def checkpoint_exclude_prefixes(self) -> tuple[str, ...]:
         """What checkpoints leave out: frozen networks inside of losses."""
         return ("losses.",)
+
+    def find_flow_at(self, scale: float) -> None:
+        """See :meth:`InterpolationNetwork.find_flow_at`."""
+        self.network.find_flow_at(scale)
 
     @torch.no_grad()
     def interpolate(self, frame0: Tensor, frame1: Tensor, timestep: Tensor | float = 0.5) -> Tensor:

@@ -29,7 +29,7 @@ class FlowBlock(nn.Module):
         self.layers = nn.Sequential(*(ConvPReLU(width, width) for _ in range(8)))
         self.last = nn.ConvTranspose2d(width, 5, 4, 2, 1)
 
-    def forward(self, x: Tensor, flow: Tensor | None, scale: int) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, flow: Tensor | None, scale: float) -> tuple[Tensor, Tensor]:
         """Find the changes at 1/scale of the size.
 
         Args:
@@ -76,6 +76,7 @@ class IFNet(InterpolationNetwork):
     ) -> None:
         super().__init__()
         self.any_timestep, self.scales = any_timestep, tuple(scales)
+        self._scales = self.scales
         plane = int(any_timestep)
         inputs = (6 + plane, 13 + plane, 13 + plane)
         self.blocks = nn.ModuleList(
@@ -83,6 +84,10 @@ class IFNet(InterpolationNetwork):
         )
         self.teacher = FlowBlock(16 + plane, widths[2]) if teacher else None
         self.refinement = Refinement(16, warped=True)
+
+    def find_flow_at(self, scale: float) -> None:
+        """See the base class; the frame is refined at its own size."""
+        self.multiple, self.scales = self._multiple_at(scale, 32), tuple(one / scale for one in self._scales)
 
     def outputs(self, frame0: Tensor, frame1: Tensor, timestep: Tensor, target: Tensor | None = None) -> dict[str, Any]:
         """The frame and every step.

@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ffplug.apis.inferencer import find_model
@@ -151,6 +152,38 @@ class ModelFlow:
         return self.model.predict_flow(one, other, iterations=self.iterations)["flow"].float().chunk(2)
 
 
+class ScaledFlow:
+    """Finds flow in frames of another size, and brings it back to theirs.
+
+    Args:
+        flow: finds it, see :class:`FlowInterpolator`.
+        scale: factor of the frames' size, above 0 and up to 1.
+
+    Raises:
+        ConfigError: the scale is out of its range.
+    """
+
+    def __init__(self, flow: Any, scale: float) -> None:
+        if not 0 < scale <= 1:
+            raise ConfigError(f"--flow-scale {scale}: expected more than 0 and at most 1")
+        self.flow, self.scale = flow, scale
+
+    def __call__(self, frame0: Tensor, frame1: Tensor) -> tuple[Tensor, ...]:
+        """Flows from the first frame to the second, and back."""
+        if self.scale == 1:
+            return self.flow(frame0, frame1)
+        size = frame0.shape[2:]
+        small = [max(1, round(side * self.scale)) for side in size]
+        resized = (resize_to(frame, small, antialias=True) for frame in (frame0, frame1))
+        factors = [side / found for side, found in zip(size[::-1], small[::-1], strict=True)]
+        return tuple(resize_to(f, size) * f.new_tensor(factors).view(1, 2, 1, 1) for f in self.flow(*resized))
+
+
+def resize_to(x: Tensor, size: Sequence[int], antialias: bool = False) -> Tensor:
+    """N×C×H×W brought to a height and width, bilinearly."""
+    return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False, antialias=antialias)
+
+
 class Tiled(Interpolator):
     """Runs another interpolator on overlapping tiles of large frames, and blends what they give.
 
@@ -252,6 +285,7 @@ def build_interpolator(
     tile: tuple[int, int] | None = None,
     overlap: int = 128,
     iterations: int | None = None,
+    flow_scale: float = 1.0,
 ) -> Interpolator:
     """Build what produces frames.
 
@@ -265,25 +299,32 @@ def build_interpolator(
         tile: height and width of tiles; None for whole frames.
         overlap: pixels that neighbouring tiles share.
         iterations: of a recurrent flow model.
+        flow_scale: find the flow in frames of this share of their size, 0.5 for 4K; frames are produced at their own.
 
     Raises:
         CheckpointError: no weights, or weights that do not fit.
-        ConfigError: no model, or one that can do neither.
+        ConfigError: no model, one that can do neither, or one that finds flow at the frames' own size only.
     """
     from ffplug.apis.models import build_model, load_weights
 
     name, weights = resolve_model(model, checkpoint, random_weights)
     if name in WITHOUT_WEIGHTS:
-        found: Interpolator = Blend() if model == "blend" else FlowInterpolator(DisFlow())
+        if model == "blend" and flow_scale != 1:
+            raise ConfigError("--flow-scale: --model blend finds no flow")
+        found: Interpolator = Blend() if model == "blend" else FlowInterpolator(ScaledFlow(DisFlow(), flow_scale))
     else:
         built = build_model(name)
         if weights is not None:
             load_weights(built, weights, source)
         built = built.to(device).eval()
         if hasattr(built, "interpolate"):
+            if flow_scale != 1:
+                if not hasattr(built, "find_flow_at"):
+                    raise ConfigError(f"--flow-scale: {type(built).__name__} finds flow at the frames' own size only")
+                built.find_flow_at(flow_scale)
             found = ModelInterpolator(built)
         elif hasattr(built, "predict_flow"):
-            found = FlowInterpolator(ModelFlow(built, iterations))
+            found = FlowInterpolator(ScaledFlow(ModelFlow(built, iterations), flow_scale))
         else:
             raise ConfigError(
                 f"{type(built).__name__} can neither interpolate frames nor estimate flow; {wanted_model()}"
