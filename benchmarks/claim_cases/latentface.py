@@ -36,11 +36,11 @@ CLAIM = Claim(
 narrow (width {WIDTH}, two codes of {CODE} numbers); the first stage has no perceptual loss and no confidence, but
 depth is smoothed. {STEPS["stage1"]} steps of {BATCH["stage1"]} pictures for the 3D-aware autoencoder and for the plain
 one, which has the same encoders and decoders but adds the two decoders' pictures, {STEPS["stage2"]} of
-times 16 frames of {BATCH["stage2"]} people for the denoisers. The two autoencoders are common to all seeds; the seed
-draws the denoisers' training, and which of {FIT + TEST} other people linear probes (ridge and logistic regression) are
-fitted on ({FIT}) and tested on ({TEST}). R² are means over the 12 action units or the 12 numbers of an identity. Pairs
-of all test pictures are verified by the cosine of centred codes. DCI's disentanglement is that of both codes together,
-for identity, action units, view and light.""",
+times 16 frames of {BATCH["stage2"]} people for the denoisers, over codes that are scaled to a mean square of 1. The
+two autoencoders are common to all seeds; the seed draws the denoisers' training, and which of {FIT + TEST} other people
+linear probes (ridge and logistic regression) are fitted on ({FIT}) and tested on ({TEST}). R² are means over the 12
+action units or the 12 numbers of an identity. Pairs of all test pictures are verified by the cosine of centred codes.
+DCI's disentanglement is that of both codes together, for identity, action units, view and light.""",
     variants={
         "latentface": "identity and expression by diffusion over the 3D codes",
         "plain_diffusion": "the same over the plain autoencoder's codes",
@@ -149,7 +149,8 @@ def _config(kind: str, base: str, start: Path | None, shared: Path) -> Any:
     layout, reader = "celeba-crops", "ffplug_latentface.LoadFace"
     if base:
         layout, reader = "voxceleb", "ffplug_face.LoadFaceFrames"
-        autoencoder = dict(config["model"], autoencoder=dict(autoencoder, pretrained=str(start)))
+        autoencoder = dict(autoencoder, pretrained=str(start))
+        autoencoder = dict(config["model"], autoencoder=autoencoder, code_scale=_scale(autoencoder, shared))
     config["model"] = autoencoder
     for part in ("train", "val"):
         load = dict(type=reader, size=SIZE)
@@ -165,6 +166,19 @@ def _config(kind: str, base: str, start: Path | None, shared: Path) -> Any:
     config["train_cfg"].update(max_iters=steps, val_interval=steps)
     config["default_hooks"]["checkpoint"].update(interval=steps)
     return Config({**config, "prepare_data": None})
+
+
+def _scale(autoencoder: dict[str, Any], shared: Path) -> tuple[float, ...]:
+    """What gives both codes of an autoencoder a mean square of 1 over the pictures to train on."""
+    import torch
+
+    from ffplug.apis.models import build_model
+
+    model = build_model(autoencoder)
+    images = torch.load(shared / "train.pth")["images"][::4].float() / 127.5 - 1
+    with torch.no_grad():
+        codes = torch.cat([model.codes(part) for part in images.split(256)])
+    return tuple(1 / float(part.square().mean().sqrt()) for part in codes.chunk(2, 1))
 
 
 def _codes(variant: str, seed: int, shared: Path, images: dict[str, Any]) -> tuple[Any, Any]:

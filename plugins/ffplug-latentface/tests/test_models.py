@@ -137,6 +137,22 @@ def test_signals_keep_their_spread(images: torch.Tensor) -> None:
     assert spreads[False] < 0.15 and 0.4 < spreads[True] < 2, spreads
 
 
+@torch.no_grad()
+def test_scaled_codes_decode_to_the_same(narrow: dict, images: torch.Tensor) -> None:
+    models = []
+    for scale in ((1.0, 1.0), (0.5, 4.0)):
+        torch.manual_seed(0)
+        models.append(MODELS.build({**narrow, "code_scale": scale}).autoencoder)
+    plain, scaled = models
+    codes = plain.codes(images)
+    factors = torch.tensor([0.5, 4.0]).repeat_interleave(16)
+    assert torch.allclose(scaled.codes(images), factors * codes, rtol=1e-5)
+    for first, second in zip(plain.shape_and_colour(codes), scaled.shape_and_colour(factors * codes), strict=True):
+        assert torch.allclose(first, second, atol=1e-5)
+    with pytest.raises(ConfigError, match="code_scale"):
+        MODELS.build({**narrow, "code_scale": (1.0, 0.0)})
+
+
 def test_what_does_not_fit_is_named(model: torch.nn.Module, narrow: dict) -> None:
     with pytest.raises(DataError, match="64×64"):
         model.autoencoder.codes(torch.zeros(1, 3, 32, 32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -146,6 +146,11 @@ class LatentFaceAutoencoder(BaseModel):
         """Codes N×2C of pictures N×3×S×S in -1..1: the albedo's, then the depth's; nothing below 0."""
         images = check_images(images, self.image_size)
         return torch.cat((self.networks.albedo.encode(images), self.networks.depth.encode(images)), 1)
+
+    def scale_codes(self, factors: Sequence[float]) -> None:
+        """Multiply the albedo's and the depth's code by factors, within the weights; decoded maps stay as they are."""
+        for network, factor in zip((self.networks.albedo, self.networks.depth), factors, strict=True):
+            network.scale_code(factor)
 
     def shape_and_colour(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Canonical depth N×S×S and albedo N×3×S×S (-1..1) of codes N×2C."""

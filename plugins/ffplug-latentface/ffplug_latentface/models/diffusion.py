@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,8 @@ class RepresentationDiffusion(BaseModel):
         weighting: of the loss: ``snr`` as published, nearly all on steps with little noise; ``min_snr``, cut at
             ``gamma``; or ``uniform``.
         gamma: see above.
+        code_scale: what the two codes are multiplied by, in the weights of the autoencoder that training starts from.
+            The noise has a deviation of 1, and codes should be of that size; as published they are as they come.
         seed: of the noise that sampling starts from, the same for every picture: predictions repeat.
         pretrained: weights of all to start from, or None.
         data_preprocessor: config of what batches the pictures.
@@ -66,6 +68,7 @@ class RepresentationDiffusion(BaseModel):
         target: str = "leave_one_out",
         weighting: str = "min_snr",
         gamma: float = 5.0,
+        code_scale: Sequence[float] = (1.0, 1.0),
         seed: int = 0,
         pretrained: str | None = None,
         data_preprocessor: Mapping[str, Any] | None = None,
@@ -78,6 +81,9 @@ class RepresentationDiffusion(BaseModel):
         if not 1 <= steps <= 1000 or gamma <= 0:
             raise ConfigError(f"steps={steps}, gamma={gamma}: expected 1..1000 steps and a gamma above 0")
         self.autoencoder = MODELS.build(dict(autoencoder)).requires_grad_(False)
+        if len(code_scale) != 2 or min(code_scale) <= 0:
+            raise ConfigError(f"code_scale={code_scale}: expected two numbers above 0")
+        self.autoencoder.scale_codes(code_scale)
         self.denoisers = nn.ModuleList(build_denoiser(self.autoencoder.code, width, layout) for _ in range(2))
         if layout == "unet":
             for name, parameter in self.denoisers.named_parameters():

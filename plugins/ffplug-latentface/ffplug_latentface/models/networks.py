@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from ffplug.errors import ConfigError
@@ -98,6 +99,12 @@ class CodeNet(nn.Module):
     def _stage(inside: int, outside: int) -> list[nn.Module]:
         first = [_up(inside, outside), _norm(outside), nn.ReLU()]
         return [*first, _same(outside, outside), _norm(outside), nn.ReLU()]
+
+    @torch.no_grad()
+    def scale_code(self, factor: float) -> None:
+        """Change the weights so that codes are multiplied by a factor above 0, and maps stay as they are."""
+        self.encoder[-2].weight.mul_(factor)
+        self.decoder[0].weight.div_(factor)
 
     def encode(self, image: Tensor) -> Tensor:
         """The code N×C, nothing below 0, of pictures N×3×S×S in -1..1."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -67,6 +67,11 @@ class PlainAutoencoder(BaseModel):
         """Codes N×2C of pictures N×3×S×S in -1..1; nothing below 0."""
         images = check_images(images, self.image_size)
         return torch.cat((self.first.encode(images), self.second.encode(images)), 1)
+
+    def scale_codes(self, factors: Sequence[float]) -> None:
+        """Multiply both codes by factors, within the weights; pictures stay as they are."""
+        for network, factor in zip((self.first, self.second), factors, strict=True):
+            network.scale_code(factor)
 
     def pictures(self, codes: Tensor) -> Tensor:
         """Pictures N×3×S×S in -1..1 of codes N×2C."""
