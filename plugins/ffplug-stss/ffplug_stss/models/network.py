@@ -131,8 +131,11 @@ class STSSNet(nn.Module):
             for up in self.up:
                 # What comes from below is noise at first; were it loud, training would silence it for good.
                 up.convolutions[0].weight[:, up.skipped :] *= 0.2
-            nn.init.normal_(self.head.weight, std=0.02)
+            nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
+            # Half of the first filters see differences of neighbours alone, which say more than the level.
+            differences = self.stem[0].weight[: (len(self.stem[0].weight) - 1) // 2]
+            differences -= differences.mean(dim=(2, 3), keepdim=True)
 
     def forward(self, x: Tensor, feature: Tensor, mask: Tensor, history: Tensor) -> Tensor:
         """Produce a frame; the arguments are the fields of :class:`ffplug_stss.channels.Inputs`.
