@@ -155,6 +155,8 @@ def _config(kind: str, base: str, start: Path | None, shared: Path) -> Any:
     for part in ("train", "val"):
         load = dict(type=reader, size=SIZE)
         config[f"{part}_dataloader"]["dataset"].update(data_root=str(shared / layout), pipeline=[load])
+        if base:
+            config[f"{part}_dataloader"]["dataset"]["min_frames"] = PROBED
     steps = STEPS[kind]
     warm = steps // 25
     config["train_dataloader"]["batch_size"] = BATCH[kind]
