@@ -223,7 +223,12 @@ def _check_files(
     paths = [path for path in kinds if path not in listed]
     report.files = len(paths)
     sizes: dict[str, tuple[int, int]] = {}
-    inspect = _decode if report.full else _peek
+    known = None if report.layout == FOLDER else get_layout(report.layout)
+
+    def inspect(path: str, kind: str) -> tuple[int, int]:
+        own = known.inspect(path, report.full) if known is not None else None
+        return own or (_decode if report.full else _peek)(path, kind)
+
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         for done, (path, outcome) in enumerate(
             zip(paths, pool.map(lambda path: _try(inspect, path, kinds[path][0]), paths), strict=True), start=1

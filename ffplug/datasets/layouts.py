@@ -70,6 +70,21 @@ class Layout:
         """Whether ``root`` looks like the root folder of this data set."""
         return any(fileio.exists(join(root, marker)) for marker in self.markers)
 
+    def inspect(self, path: str, full: bool) -> tuple[int, int] | None:
+        """Look at a file of this data set for ``ffplug data check``, in a form that the core can't read.
+
+        Args:
+            path: of a file that the reader's entries name.
+            full: decode all of it; else its header will do.
+
+        Returns:
+            Width and height, or None for the core's own forms.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        return None
+
     def options(self, difficulty: str, changes: dict[str, Any]) -> Any:
         """Return what scenes are drawn from; a layout whose scenes are no layered shapes has options of its own.
 

@@ -89,6 +89,21 @@ def read_exr(path: str | os.PathLike, channels: str) -> np.ndarray:
     raise DataError(f"{path}: no part has the channels {', '.join(channels)} ({listed})")
 
 
+def peek_exr(path: str | os.PathLike) -> tuple[int, int]:
+    """Height and width of an EXR file, from its header.
+
+    Raises:
+        ConfigError: the package OpenEXR is missing.
+        DataError: the file is missing or damaged.
+    """
+    exr = _openexr()
+    try:
+        low, high = exr.File(str(path), header_only=True).header()["dataWindow"]
+    except Exception as error:  # as in read_exr
+        raise DataError(f"{path}: not a whole EXR file ({error}); write it again") from None
+    return int(high[1] - low[1] + 1), int(high[0] - low[0] + 1)
+
+
 def write_exr(path: str | os.PathLike, channels: Mapping[str, np.ndarray]) -> None:
     """Write channels H×W, float16 or float32, as an EXR file; its folder is made, and the file appears when whole.
 

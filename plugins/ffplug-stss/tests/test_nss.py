@@ -13,6 +13,7 @@ from ffplug_stss.datasets.nss import NSSSequence
 from ffplug_stss.rendering import Renderer
 from ffplug_stss.scenes import SceneOptions, draw_scene
 
+from ffplug.datasets.checker import check_dataset
 from ffplug.datasets.procedural.writers import Recipe, write_procedural
 from ffplug.errors import ConfigError, DataError
 
@@ -25,7 +26,7 @@ OPTIONS = dict(style="field", speed=16.0, objects=(3, 3), poles=(0, 0), samples=
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("nss") / "set"
-    write_procedural(Recipe("nss", 1, 7, SIZE, seed=3, textures="analytic", options=OPTIONS), root)
+    write_procedural(Recipe("nss", 1, 2, SIZE, seed=3, textures="analytic", options=OPTIONS), root)
     return root
 
 
@@ -134,6 +135,15 @@ def test_wrong_files_are_named(copy, damage, message):
     damage(copy)
     with pytest.raises(DataError, match=message):
         NSSDataset(copy, far=FAR)[0]
+
+
+def test_damaged_files_are_found_by_data_check(copy):
+    assert check_dataset(str(copy)).ok and check_dataset(str(copy), full=True).files == 2 + 3 * 7
+    spoil(copy, "x2/motion", lambda v: v * np.nan)
+    (copy / "x2/color/0000/0002.exr").write_bytes((copy / "x2/color/0000/0002.exr").read_bytes()[:200])
+    found = {problem.path[-22:]: problem.message for problem in check_dataset(str(copy), full=True).problems}
+    assert "NaN or infinite" in found["x2/motion/0000/0005.exr"[-22:]]
+    assert "not a whole EXR file" in found["x2/color/0000/0002.exr"[-22:]] and len(found) == 2
 
 
 @pytest.mark.parametrize(

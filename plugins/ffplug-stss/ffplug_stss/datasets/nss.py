@@ -19,7 +19,7 @@ from ffplug.datasets.layouts import Layout, Part, join
 from ffplug.datasets.procedural import Recipe
 from ffplug.errors import ConfigError, DataError, did_you_mean
 from ffplug.ops import backward_warp
-from ffplug_stss.capture import LEAST_FRAME, make_record, read_exr, write_exr
+from ffplug_stss.capture import LEAST_FRAME, make_record, peek_exr, read_exr, write_exr
 from ffplug_stss.channels import SCALE
 from ffplug_stss.datasets.online import MadeDataset
 from ffplug_stss.registry import DATASETS, LAYOUTS
@@ -255,7 +255,7 @@ class NSSDataset(MadeDataset):
 
     layout = "nss"
     title = "NSS"
-    example: ClassVar = dict(scenes=1, frames=7, size=(16, 24), options=dict(objects=(2, 4), poles=(1, 1), samples=1))
+    example: ClassVar = dict(scenes=1, frames=2, size=(16, 24), options=dict(objects=(2, 4), poles=(1, 1)))
 
     def __init__(
         self,
@@ -317,15 +317,28 @@ class NSSDataset(MadeDataset):
                         sample_id=f"{name}/{number:04d}",
                         kind=kind,
                         source=name,
+                        exr_paths=[
+                            join("ground_truth", name, f"{number:04d}.exr"),
+                            *(
+                                join(_RATIO, part, name, f"{earlier:04d}.exr")
+                                for part in _FOLDERS
+                                for earlier in range(number - LEAST_FRAME, number + 1)
+                            ),
+                        ],
                     )
+
+    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Put ``data_root`` before the paths of an entry."""
+        return {**info, "exr_paths": [join(self.data_root, path) for path in info["exr_paths"]]}
 
 
 @LAYOUTS.register_module(name="nss")
 class NSSLayout(Layout):
     """Captures for Arm's Neural Super Sampling; a procedural scene is one sequence, with jitter of 16 phases.
 
-    The recipe's ``size`` is that of the low resolution. The options are those of
-    :class:`~ffplug_stss.scenes.SceneOptions`.
+    True frames average the rays of which the low resolution takes one in 16. The recipe's ``size`` is that of the low
+    resolution, its ``frames`` those that can be produced: five come before them. The options are those of
+    :class:`~ffplug_stss.scenes.SceneOptions`, of which ``samples`` is not read.
     """
 
     title = "NSS"
@@ -339,22 +352,30 @@ class NSSLayout(Layout):
         """What scenes are drawn from."""
         return SceneOptions.preset(difficulty, **changes)
 
+    def inspect(self, path: str, full: bool) -> tuple[int, int] | None:
+        """Width and height of an EXR file."""
+        if not path.endswith(".exr"):
+            return None
+        channels = _FOLDERS.get(Path(path).parts[-3], "RGB")
+        height, width = read_exr(path, channels).shape[:2] if full else peek_exr(path)
+        return width, height
+
     def write_scene(self, folder: Path, recipe: Recipe, subset: int, index: int) -> None:
         """Write a sequence's EXR files and its JSON."""
         height, width = recipe.size
         scene = draw_scene(recipe.seed, index, self.options(recipe.difficulty, recipe.options))
-        true, fine = Renderer(scene, recipe.size), Renderer(scene, (_FINER * height, _FINER * width))
+        renderer = Renderer(scene, (_FINER * height, _FINER * width))
         name, far, frames = f"{index:04d}", scene.options.far, []
-        for number in range(recipe.frames):
+        for number in range(LEAST_FRAME + recipe.frames):
             taken = [int(_FINER * halton(number % 16 + 1, base)) for base in (2, 3)]  # column and row of each tile
             cut = (..., slice(taken[1], None, _FINER), slice(taken[0], None, _FINER))
-            buffers = fine.buffers(number)
+            light, buffers = decode_srgb(renderer.shaded(number)), renderer.buffers(number)
             away = (far * buffers.depth).clamp(min=_NEAR)
             values = {
-                f"{_RATIO}/color": decode_srgb(fine.shaded(number))[cut].half(),
+                f"{_RATIO}/color": light[cut].half(),
                 f"{_RATIO}/depth": (far * (away - _NEAR) / (away * (far - _NEAR)))[cut],
-                f"{_RATIO}/motion": _shares(-fine.motion(buffers, number, number - 1))[cut].half(),
-                "ground_truth": decode_srgb(true.reference(number)).half(),
+                f"{_RATIO}/motion": _shares(-renderer.motion(buffers, number, number - 1))[cut].half(),
+                "ground_truth": F.avg_pool2d(light, _FINER // SCALE).half(),
             }
             values["motion_gt"] = F.interpolate(values[f"{_RATIO}/motion"].float(), scale_factor=SCALE).half()
             for part, image in values.items():

@@ -42,17 +42,20 @@ class MadeDataset(ScannedDataset):
 
     def __init__(self, data_root: str, pipeline: List[dict | Callable] | None = None, **kwargs: Any) -> None:
         self.sequence = functools.lru_cache(maxsize=4)(self.open)
-        steps = None if pipeline is None else [step for step in pipeline if not _loads(step)]
-        super().__init__(data_root, steps, **kwargs)
+        steps = self.default_pipeline if pipeline is None else pipeline
+        super().__init__(data_root, [self.make, *(step for step in steps if not _loads(step))], **kwargs)
 
     def open(self, source: Any) -> Source:
         """The sequence of this name; the last four are kept."""
         raise NotImplementedError
 
-    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:
-        """Make a frame's ``record`` and ``target``."""
-        sequence = self.sequence(info.pop("source"))
+    def make(self, info: dict[str, Any]) -> dict[str, Any]:
+        """Add a frame's ``record`` and ``target``: the first step of the pipeline."""
+        sequence = self.sequence(info["source"])
         return {**info, "record": sequence.record(info["frame"]), "target": sequence.target(info["frame"])}
+
+    def resolve(self, info: dict[str, Any]) -> dict[str, Any]:  # noqa: D102 (see the base class)
+        return info
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "sequence"}
