@@ -143,9 +143,9 @@ class FrameMetric(GatheredMetric):
     """PSNR, SSIM and LPIPS of produced frames against the true ones, the same on any number of ranks.
 
     Logged per data set, each a mean over frames: ``PSNR``, ``SSIM`` and ``LPIPS``; ``PSNR_base`` and so on of the
-    samples' ``base_frame``; ``PSNR_REGION``, ``SSIM_REGION`` and ``PSNR_REGION_base`` for each field ``region_REGION`` (weights
-    H×W; frames without such pixels do not count); and all of them under ``KIND/`` for each ``kind`` that samples name.
-    The key ``frames`` counts them. Frames that a sampler repeated are dropped.
+    samples' ``base_frame``; ``PSNR_REGION``, ``SSIM_REGION`` and ``PSNR_REGION_base`` for each field ``region_REGION``
+    (weights H×W; frames without such pixels do not count); and all of them under ``KIND/`` for each ``kind`` that
+    samples name. The key ``frames`` counts them. Frames that a sampler repeated are dropped.
 
     Args:
         prefix: start of the names, with everything pooled. Default: each data set by itself, under its own name in
