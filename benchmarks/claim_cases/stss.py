@@ -16,7 +16,7 @@ from ffplug.apis.weights import locate
 
 SIZE = (128, 224)
 TRAINED, HELD_OUT, FRAMES = 24, 6, 4
-STEPS, TUNED = 1500, 150
+STEPS, TUNED = 600, 100
 RELEASED = "stss_arena"
 THERE = locate(RELEASED)[0].is_file()
 WARPS = ("bilinear", "plain")
