@@ -193,6 +193,8 @@ def test_calibrated_threshold_meets_a_share_over_many_frames(narrow, drawn):
         narrow.calibrate(pairs, 0.01)
     with pytest.raises(ConfigError, match="no pairs"):
         narrow.calibrate([], 0.5)
+    with pytest.raises(DataError, match="multiples of 16"):
+        narrow.calibrate([(torch.zeros(1, 3, 60, 64),) * 2], 0.5)
     narrow.threshold = 0.0
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ffplug.errors import ConfigError
+from ffplug.errors import ConfigError, DataError
 from ffplug.ops import active_pixels
 from ffplug_ugsp.models.interpolator import InterpolationNetwork
 from ffplug_ugsp.models.layers import ContextPyramid, ConvPReLU, centre, resize, warp
@@ -285,17 +285,23 @@ class UGSPNet(InterpolationNetwork):
         Unlike a budget, which gives every frame as many pixels, a threshold lets hard frames have more.
 
         Args:
-            pairs: frames N×3×H×W in 0..1 before and after, all of one size; a few dozen that are typical.
+            pairs: frames N×3×H×W in 0..1 before and after, all of one size, sides in multiples of 16; a few dozen that
+                are typical.
             share: of the multiply-adds of the whole network, in 0..1.
 
         Raises:
             ConfigError: nothing is pruned, there are no pairs, or the parts that are never pruned need more.
+            DataError: the sides are no such multiples.
         """
         if not self.prune:
             raise ConfigError("prune=False: a network that computes everything has no threshold to calibrate")
         if not pairs:
             raise ConfigError("no pairs of frames to calibrate the threshold with")
         size = pairs[0][0].shape[2:]
+        if any(side % self.multiple for side in size):
+            raise DataError(
+                f"frames of {size[0]}×{size[1]} to calibrate with: crop them to multiples of {self.multiple}"
+            )
         whole, least = self.multiply_adds(*size), self.multiply_adds(*size, (0, 0, 0))
         if not least < share * whole <= whole:
             raise ConfigError(f"share={share}: expected {least / whole:.2f} (what is always computed) to 1")
