@@ -25,5 +25,6 @@ optim_wrapper.update(type="OptimWrapper")
 optim_wrapper["optimizer"].update(lr=1e-3)
 param_scheduler.update(T_max=500)
 train_cfg.update(max_iters=500, val_interval=250)
+custom_hooks[-1].update(momentum=0.02)  # a mean over some 50 steps: there are but 500
 default_hooks["checkpoint"].update(interval=250)
 default_hooks["logger"].update(interval=50)
