@@ -50,6 +50,7 @@ CLAIM = Claim(
         "whole": Metric("PSNR of the same weights computed whole, dB", better="higher", digits=2),
         "loss34": Metric("loss to that at −34 %, dB", digits=3),
         "flops34": Metric("multiply-adds spent at −34 %, share of dense", digits=2),
+        "flops50": Metric("multiply-adds spent at −50 %, share of dense", digits=2),
         "ms34": Metric("ms at −34 %", digits=1),
         "ms50": Metric("ms at −50 %", digits=1),
     },
