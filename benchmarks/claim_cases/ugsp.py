@@ -236,21 +236,24 @@ def _labels(seed: int, shared: Path) -> torch.Tensor:
 
 
 def plot(results: Mapping[str, Mapping[int, Mapping[str, float]]], path: Path) -> None:
-    """PSNR by time, each seed a thin line, the mean a thick one."""
+    """PSNR by multiply-adds and by time, each seed a thin line, the mean a thick one."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3.4), layout="constrained")
-    axis = figure.subplots()
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
     colours = dict(zip(results, ("#777777", "#c8553d", "#3f9b76", "#26406f"), strict=True))
     for variant, colour in colours.items():
         rows = list(results[variant].values())
-        lines = [[(row[f"ms{n}"], row[f"psnr{n}"]) for n in ("34", "50")] for row in rows]
-        for line in lines:
-            axis.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.6)
-        mean = np.mean(lines, axis=0)
-        axis.plot(mean[:, 0], mean[:, 1], "o-", color=colour, label=variant)
-    axis.set_xlabel("processor time of a frame of 256×448, ms")
-    axis.set_ylabel("PSNR, dB (higher is better)")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False)
+        spent = [[*((row[f"flops{n}"], row[f"psnr{n}"]) for n in ("50", "34")), (1.0, row["whole"])] for row in rows]
+        taken = [[(row[f"ms{n}"], row[f"psnr{n}"]) for n in ("50", "34")] for row in rows]
+        for axis, lines in ((left, spent), (right, taken)):
+            for line in lines:
+                axis.plot(*zip(*line, strict=True), color=colour, linewidth=0.6, alpha=0.6)
+            axis.plot(*np.mean(lines, axis=0).T, "o-", color=colour, label=variant)
+    left.set_xlabel("multiply-adds, share of the dense network's")
+    right.set_xlabel("processor time of a frame of 256×448, ms")
+    left.set_ylabel("PSNR, dB (higher is better)")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False)
     figure.savefig(path, dpi=120)
