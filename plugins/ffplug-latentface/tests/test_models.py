@@ -15,6 +15,7 @@ from ffplug_latentface.models.factors import BORDER, Factors, Renderer, depth_of
 from ffplug_latentface.models.pipeline import LatentFacePipeline, load_pipeline
 from ffplug_latentface.models.schedulers import build_scheduler, sample_codes
 from ffplug_latentface.structures import FaceSample
+from mmengine.registry import DefaultScope
 
 from ffplug.apis.models import build_model
 from ffplug.cli.convert import command as convert
@@ -241,15 +242,22 @@ def test_the_encoder_serves_a_classifier_of_mmpretrain() -> None:
     from mmpretrain.structures import DataSample
 
     torch.manual_seed(0)
-    classifier = build_model(
-        dict(
-            type="mmpretrain.ImageClassifier",
-            data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor", mean=[0] * 3, std=[1] * 3, to_rgb=False),
-            backbone=dict(type="ffplug_latentface.LatentFaceEncoder", width=8, code=16),
-            neck=dict(type="mmpretrain.GlobalAveragePooling"),
-            head=dict(type="mmpretrain.LinearClsHead", num_classes=7, in_channels=128),
+    # The scope that a run leaves, from which the head's default loss is not found.
+    with DefaultScope.overwrite_default_scope("mmengine"):
+        classifier = build_model(
+            dict(
+                type="mmpretrain.ImageClassifier",
+                data_preprocessor=dict(type="mmpretrain.ClsDataPreprocessor", mean=[0] * 3, std=[1] * 3, to_rgb=False),
+                backbone=dict(type="ffplug_latentface.LatentFaceEncoder", width=8, code=16),
+                neck=dict(type="mmpretrain.GlobalAveragePooling"),
+                head=dict(
+                    type="mmpretrain.LinearClsHead",
+                    num_classes=7,
+                    in_channels=128,
+                    loss=dict(type="mmpretrain.CrossEntropyLoss"),
+                ),
+            )
         )
-    )
     pictures = [torch.randint(256, (3, 64, 64), dtype=torch.uint8) for _ in range(2)]
     samples = [DataSample().set_gt_label(label) for label in (1, 5)]
     batch = classifier.data_preprocessor(dict(inputs=pictures, data_samples=samples), training=True)
