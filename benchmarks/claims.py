@@ -144,19 +144,29 @@ def page(name: str, claim: Claim, results: Results, seconds: float) -> str:
 
 
 def draw(claim: Claim, results: Results, path: Path) -> None:
-    """A panel for each metric: every seed a point, the mean a bar."""
+    """A panel for each metric: every seed a point, the mean a bar, or a line where bars from 0 would all look alike."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1.5 + 3.2 * len(claim.metrics), 0.8 + 0.42 * len(results)), layout="constrained")
-    axes = figure.subplots(1, len(claim.metrics), sharey=True, squeeze=False)[0]
-    for axis, (key, metric) in zip(axes, claim.metrics.items(), strict=True):
+    columns = min(4, len(claim.metrics))
+    rows = -(-len(claim.metrics) // columns)
+    figure = Figure(figsize=(1.5 + 3.2 * columns, (0.9 + 0.42 * len(results)) * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+    for axis, (key, metric) in zip(axes, claim.metrics.items(), strict=False):
+        every = [numbers[key] for runs in results.values() for numbers in runs.values()]
+        alike = min(every) > 0.7 * max(every)
         for row, runs in enumerate(results.values()):
             values = [numbers[key] for numbers in runs.values()]
-            axis.barh(row, statistics.mean(values), height=0.6, color="#9fb4d8")
+            if alike:
+                axis.plot(statistics.mean(values), row, "|", color="#9fb4d8", markersize=16, markeredgewidth=4)
+            else:
+                axis.barh(row, statistics.mean(values), height=0.6, color="#9fb4d8")
             axis.plot(values, [row] * len(values), "o", color="#26406f", markersize=4)
         axis.set_yticks(range(len(results)), list(results))
-        axis.set_xlabel(f"{metric.label} ({metric.better} is better)")
+        axis.set_title(metric.label, fontsize=9)
+        axis.set_xlabel(f"{metric.better} is better", fontsize=8)
         axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes[len(claim.metrics) :]:
+        axis.axis("off")
     axes[0].invert_yaxis()
     figure.savefig(path, dpi=120)
 

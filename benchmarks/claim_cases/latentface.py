@@ -36,7 +36,7 @@ CLAIM = Claim(
 narrow (width {WIDTH}, two codes of {CODE} numbers); the first stage has no perceptual loss and no confidence, but
 depth is smoothed. {STEPS["stage1"]} steps of {BATCH["stage1"]} pictures for the 3D-aware autoencoder and for the plain
 one, which has the same encoders and decoders but adds the two decoders' pictures, {STEPS["stage2"]} of
-times 16 frames of {BATCH["stage2"]} people for the denoisers, over codes that are scaled to a mean square of 1. The
+{FRAMES} frames of each of {BATCH["stage2"]} people for the denoisers, over codes scaled to a mean square of 1. The
 two autoencoders are common to all seeds; the seed draws the denoisers' training, and which of {FIT + TEST} other people
 linear probes (ridge and logistic regression) are fitted on ({FIT}) and tested on ({TEST}). R² are means over the 12
 action units or the 12 numbers of an identity. Pairs of all test pictures are verified by the cosine of centred codes.
