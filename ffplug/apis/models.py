@@ -94,16 +94,12 @@ def load_weights(model: nn.Module, path: str | os.PathLike, source: str | None =
         CheckpointError: the file is unreadable or unsafe, or does not fit; the message says how far off it is.
     """
     from ffplug.apis.checkpoints import read_state_dict
-    from ffplug.apis.converters import find_converter
+    from ffplug.apis.converters import convert_state_dict, read_public
     from ffplug.apis.weights import find_file
 
     path, converter = find_file(path)
     source = source or converter
-    if source is not None:
-        given = find_converter(source)
-        state = given(getattr(given, "read", read_state_dict)(path))
-    else:
-        state = read_state_dict(path)
+    state = read_state_dict(path) if source is None else convert_state_dict(read_public(path, source), source)
     mismatch = _mismatch(model, state)
     if mismatch and source is None:
         converted = _convert_any(state, model)

@@ -14,11 +14,11 @@ def command(checkpoint: str, out: str, source: str) -> None:
 
     The keys are renamed and checked strictly: a file of another model is refused with what is missing or unexpected.
     """
-    from ffplug.apis.checkpoints import read_state_dict, save_weights
-    from ffplug.apis.converters import Converter, find_converter
+    from ffplug.apis.checkpoints import save_weights
+    from ffplug.apis.converters import Converter, find_converter, read_public
 
     converter = find_converter(source)
-    public = getattr(converter, "read", read_state_dict)(checkpoint)
+    public = read_public(checkpoint, source)
     state = converter(public)
     if isinstance(converter, Converter) and (unread := converter.unread(public)):
         click.echo(f"left out {len(unread)} tensors that the network never reads: {', '.join(unread)}")

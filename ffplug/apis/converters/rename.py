@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -130,6 +131,11 @@ def convert_state_dict(state_dict: Mapping[str, Tensor], source: str) -> StateDi
         CheckpointError: unknown source, or keys that are missing, unexpected or of another shape.
     """
     return find_converter(source)(state_dict)
+
+
+def read_public(path: str | os.PathLike, source: str) -> StateDict:
+    """Read a file of the public implementation ``source``, as its converter does: unconverted tensors by name."""
+    return getattr(find_converter(source), "read", read_state_dict)(path)
 
 
 def find_converter(source: str) -> Callable[[Mapping[str, Tensor]], StateDict]:
